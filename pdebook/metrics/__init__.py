@@ -1,0 +1,7 @@
+"""What is measured, once for the whole book.
+
+| module | holds |
+|---|---|
+| `order` | observed order of convergence: slopes, standard error, error constant, round-off, table, plot data |
+| `distributions` | distances of samples: trajectory, sliced W2, Wasserstein, energy, Frechet, KS, KL; effective size |
+"""

@@ -44,7 +44,7 @@ def test_slope_and_standard_error_are_those_of_linear_regression() -> None:
 
 
 def test_local_slopes_are_centred() -> None:
-    # Slopes 1, 2, 3, 4 between points of a geometric sequence: a window of three equally spaced points averages its two slopes.
+    # Slopes 1, 2, 3, 4 between points that are equally spaced in log n: a window of three averages its two slopes.
     result = observed_order([1.0, 2.0**-1, 2.0**-3, 2.0**-6, 2.0**-10], n=N)
     assert result.pairwise == pytest.approx([1, 2, 3, 4])
     assert result.local == pytest.approx([1.5, 1.5, 2.5, 3.5, 3.5])

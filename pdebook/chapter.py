@@ -31,7 +31,7 @@ from pdebook import catalogue
 from pdebook.records import Claim, replace_files
 from pdebook.scorecard import Scorecard, format_number
 
-__all__ = ["PROFILES", "Chapter", "ClaimError", "source_heading"]
+__all__ = ["PROFILES", "Chapter", "ClaimError", "settings", "source_heading"]
 
 PROFILES = ("quick", "full")
 T = TypeVar("T")
@@ -64,9 +64,7 @@ class Chapter:
     ) -> None:
         self.paper = catalogue.paper(slug)
         self.slug = slug
-        self.profile = _profile(*_setting("profile", profile, "quick"))
-        self.seed = _seed(*_setting("seed", seed, "0"))
-        self.device = _device(*_setting("device", device, ""))
+        self.profile, self.seed, self.device = settings(profile, seed, device)
         self._claims: dict[str, Claim] = {}
         self._made_in: dict[str, int | None] = {}
         self._report = os.environ.get("PDEBOOK_REPORT", "")
@@ -178,6 +176,20 @@ class Chapter:
             state = {"slug": self.slug, "profile": self.profile, "seed": self.seed, "device": str(self.device)}
             state |= {"peak_memory": _peak_memory(self.device), "claims": [asdict(claim) for claim in self.claims]}
             replace_files({Path(self._report): json.dumps(state)})
+
+
+def settings(
+    profile: str | None = None, seed: int | None = None, device: str | torch.device | None = None
+) -> tuple[str, int, torch.device]:
+    """Profile, seed and device of a run: as given, else from the environment, else the defaults of `Chapter`.
+
+    Raises ValueError that names the argument or the variable, what it is and what is expected.
+    """
+    return (
+        _profile(*_setting("profile", profile, "quick")),
+        _seed(*_setting("seed", seed, "0")),
+        _device(*_setting("device", device, "")),
+    )
 
 
 def source_heading(name: str, home: catalogue.Home | None = None) -> str:

@@ -56,7 +56,7 @@ def read(path: Path) -> NotebookNode:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (nbformat.ValidationError, nbformat.reader.NotJSONError, UnicodeDecodeError, AttributeError) as error:
+    except (nbformat.ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise NotebookError(f"{path.name} is not a valid notebook: {str(error).splitlines()[0]}") from error
     return notebook
 

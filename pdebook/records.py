@@ -28,6 +28,7 @@ from pdebook import catalogue
 
 __all__ = [
     "Claim",
+    "Failure",
     "Record",
     "RecordError",
     "Status",
@@ -47,12 +48,18 @@ __all__ = [
 
 FORMAT = 1
 # What shows and records a chapter: a change there says nothing about the numbers.
-NOT_METHOD = frozenset({"", "catalogue", "chapter", "cli", "notebooks", "plotting", "records", "widgets"})
+NOT_METHOD = frozenset(
+    {"", "catalogue", "chapter", "cli", "notebooks", "plotting", "publish", "records", "runner", "scorecard", "widgets"}
+)
 Status = Literal["current", "stale", "missing", "damaged"]
 _PACKAGE = Path(__file__).resolve().parent
 
 
-class RecordError(RuntimeError):
+class Failure(RuntimeError):
+    """Something other than the input went wrong; the message is for the reader, and old files are intact."""
+
+
+class RecordError(Failure):
     """A record could not be written; what was there before is intact."""
 
 

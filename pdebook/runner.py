@@ -26,6 +26,7 @@ from pdebook import catalogue, notebooks
 from pdebook.chapter import PROFILES
 from pdebook.records import (
     Claim,
+    Failure,
     Record,
     check_writable,
     lock,
@@ -41,7 +42,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("MKL", "NUMEXPR", "O
 SECONDS, MEBIBYTES = 60, 2048  # what a chapter may take in its canonical run
 
 
-class RunError(RuntimeError):
+class RunError(Failure):
     """A notebook did not run to its end; nothing was changed."""
 
 
@@ -130,6 +131,7 @@ def _execute(notebook: NotebookNode, slug: str, profile: str, seed: int, device:
             record_timing=False,
             store_widget_state=True,
             coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],  # the kernel's own notes are not the reader's business
             resources={"metadata": {"path": str(empty)}},
         )
         start = time.perf_counter()

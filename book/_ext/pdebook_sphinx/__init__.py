@@ -7,7 +7,7 @@
 | `api` | directive `api`: reference pages of the library's modules |
 | `docstrings` | docstrings as reStructuredText |
 | `pages` | what stands at the foot of each page: version, how to cite, how to report an error |
-| `notebook_pages` | alternative text of figures, prompts of folded cells |
+| `notebook_pages` | prompts that say what is folded away in a chapter |
 """
 
 import os

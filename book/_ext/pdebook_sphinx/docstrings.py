@@ -1,8 +1,8 @@
 """Docstrings as the library writes them (Google style, Unicode or LaTeX equations) made safe for reStructuredText.
 
-A docstring is written for the reader of the source: an equation stands indented under a sentence, ``|x|`` is a norm, ``*batch`` any
-number of leading axes, and a name may end in an underscore. All four mean something else in reStructuredText. This runs before
-napoleon, so a docstring never has to know.
+A docstring is written for the reader of the source: an equation stands indented under a sentence, ``|x|`` is a norm,
+``*batch`` any number of leading axes, and a name may end in an underscore. All four mean something else in
+reStructuredText. This runs before napoleon, so a docstring never has to know.
 """
 
 import re
@@ -24,8 +24,9 @@ _DISPLAY_MATH = re.compile(r"^\s*\$\$(.*?)\$\$\s*$", re.DOTALL)
 def to_rest(lines: list[str]) -> list[str]:
     """The docstring's lines as reStructuredText that napoleon can take over.
 
-    Indented blocks after a blank line become literal blocks, ``$$...$$`` a displayed and ``$...$`` an inline equation, Markdown's
-    tables become tables, single backticks code; what is left of ``*``, ``|`` and trailing underscores is escaped.
+    Indented blocks after a blank line become literal blocks, ``$$...$$`` a displayed and ``$...$`` an inline equation,
+    Markdown's tables become tables, single backticks code; what is left of ``*``, ``|`` and trailing underscores is
+    escaped.
     """
     out: list[str] = []
     for kind, block in _blocks(lines):
@@ -88,7 +89,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
-    """Runs of text and runs of blank lines; neighbouring indented paragraphs stay one, so that an equation array is one block."""
+    """Runs of text and runs of blank lines."""
     run: list[str] = []
     for line in lines:
         if run and bool(line.strip()) != bool(run[-1].strip()):

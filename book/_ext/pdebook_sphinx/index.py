@@ -101,7 +101,8 @@ def draw_map(links: dict[str, str]) -> str:
             filled[column] += 1
         height = BAND_HEAD + max(filled) * ROW + 4
         bands.append(
-            f'<g class="pde-band pde-part-{slug}"><rect x="2" y="{top + 2}" width="{width - 4}" height="{height - 4}" rx="6"/>'
+            f'<g class="pde-band pde-part-{slug}">'
+            f'<rect x="2" y="{top + 2}" width="{width - 4}" height="{height - 4}" rx="6"/>'
             f'<text x="{MARGIN}" y="{top + 22}">{part.number}. {escape(part.title)}</text></g>'
         )
         boxes += [_box(paper, *place[paper.slug], links[paper.slug]) for paper in members]
@@ -110,8 +111,8 @@ def draw_map(links: dict[str, str]) -> str:
     return (
         '<div class="pde-map" tabindex="0" role="region" aria-label="Map of the chapters, scrolls sideways">'
         f'<svg viewBox="0 0 {width} {top}" role="group" aria-label="Map of the chapters">'
-        '<defs><marker id="pde-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z"/></marker></defs>'
+        '<defs><marker id="pde-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+        ' orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
         f"{''.join(bands)}<g class='pde-arrows' aria-hidden='true'>{''.join(arrows)}</g>{''.join(boxes)}</svg></div>"
     )
 
@@ -127,14 +128,10 @@ def _box(paper: Paper, x: int, y: int, target: str) -> str:
 
 def _arrow(source: str, target: str, start: tuple[int, int], end: tuple[int, int]) -> str:
     (x0, y0), (x1, y1) = (start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2), (end[0], end[1] + BOX_HEIGHT // 2)
-    # Long arrows bend in the gap right of their source, so that they don't run through the boxes between.
+    # Arrows bend in the gap right of their source, so that long ones don't run through the boxes between.
     gap = COLUMN - BOX_WIDTH
-    bend = x0 + gap / 2
-    path = (
-        f"M{x0} {y0}C{bend} {y0} {bend} {y1} {x0 + gap} {y1}H{x1}"
-        if x1 - x0 > gap
-        else f"M{x0} {y0}C{bend} {y0} {bend} {y1} {x1} {y1}"
-    )
+    bend = x0 + gap // 2
+    path = f"M{x0} {y0}C{bend} {y0} {bend} {y1} {x0 + gap} {y1}H{x1}"
     return f'<path d="{path}" marker-end="url(#pde-arrow)" data-from="{source}" data-to="{target}"/>'
 
 

@@ -85,12 +85,8 @@ class Arena(Measured):
         if sections:
             return sections
         note = nodes.note(classes=["pde-empty"])
-        note += nodes.paragraph(
-            "",
-            "",
-            nodes.Text("No comparison has been recorded yet. "),
-            *self.text("`pdebook arena diffusion` makes the first one."),
-        )
+        text = "No comparison has been recorded yet. `pdebook arena PART` makes one, where a part has an arena."
+        note += nodes.paragraph("", "", *self.text(text))
         return [note]
 
     def part(self, part: Part) -> nodes.section:

@@ -83,7 +83,7 @@ def add_tools(
 
 
 def set_branch(app: Sphinx, config: Config) -> None:
-    """Links into the repository, Colab's among them, lead to the tag of this version, as the chapters' set-up cells do."""
+    """Links into the repository, Colab's among them, lead to the tag of this version, as set-up cells do."""
     config.html_theme_options["repository_branch"] = f"v{catalogue.version()}"
 
 

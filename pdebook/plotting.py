@@ -184,7 +184,7 @@ def subplots(rows: int = 1, columns: int = 1, *, height: Number = 3.6, **kwargs:
 def encode(fig: Figure, *, format: Literal["png", "webp"] = "png", dpi: int = DPI, colors: int = 256) -> bytes:
     """Figure as a small palette PNG or lossless WebP without date or software: the same bytes on the same machine."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=dpi)
     picture = (
         Image.open(buffer).convert("RGB").quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     )

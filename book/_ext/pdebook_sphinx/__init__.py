@@ -7,7 +7,7 @@
 | `api` | directive `api`: reference pages of the library's modules |
 | `docstrings` | docstrings as reStructuredText |
 | `pages` | what stands at the foot of each page: version, how to cite, how to report an error |
-| `notebook_pages` | prompts that say what is folded away in a chapter |
+| `notebook_pages` | in a chapter: prompts that say what is folded away, claims that wrap |
 """
 
 import os
@@ -21,6 +21,8 @@ from pdebook_sphinx import api, docstrings, index, measured, notebook_pages, pag
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything. The book that is built is the book whose catalogue is read."""
     os.environ["PDEBOOK_HOME"] = str(app.srcdir)
+    for extension in ("sphinx.ext.autodoc", "sphinx.ext.napoleon"):
+        app.setup_extension(extension)
     for module in (api, docstrings, index, measured, notebook_pages, pages):
         module.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,6 +8,7 @@ reStructuredText. This runs before napoleon, so a docstring never has to know.
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 
 from sphinx.application import Sphinx
 
@@ -80,7 +81,8 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
         elif margin > 0 and not in_section and bullet_margin is None:
             yield "equation", paragraph
         else:
-            in_section = in_section or any(_SECTION.match(line) for line in paragraph)
+            heads = pairwise(paragraph)
+            in_section = in_section or any(_SECTION.match(line) and _indent(below) for line, below in heads)
             if _BULLET.match(first):
                 bullet_margin = margin
             if last.endswith("::"):

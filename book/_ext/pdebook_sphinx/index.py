@@ -17,7 +17,7 @@ class ChapterIndex(BookDirective):
     """All papers by part, each with authors, year, venue, claim, links, state and what to read first."""
 
     def run(self) -> list[nodes.Node]:
-        self.depend()
+        self.env.note_dependency(str(catalogue.papers_path()))
         sections: list[nodes.Node] = []
         for part in catalogue.parts():
             section = self.section(f"Part {part.number}. {part.title}", f"part-{part.slug}")
@@ -70,7 +70,7 @@ class ChapterMap(BookDirective):
     """
 
     def run(self) -> list[nodes.Node]:
-        self.depend()
+        self.env.note_dependency(str(catalogue.papers_path()))
         home = self.env.app.builder
         links = {
             paper.slug: home.get_relative_uri(self.env.docname, chapter_docname(paper))

@@ -1,22 +1,14 @@
-"""Small pieces that the directives share: links, badges, data files that a page depends on."""
-
-from pathlib import Path
+"""Small pieces that the directives share: sections, links, badges, tables."""
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from pdebook import catalogue
 from pdebook.catalogue import Paper
 
 
 class BookDirective(SphinxDirective):
-    """A directive whose page is built again when the catalogue, the bibliography or a given data file changes."""
-
-    def depend(self, *paths: Path) -> None:
-        """Note the data files that this page is made from."""
-        for path in (catalogue.papers_path(), *paths):
-            self.env.note_dependency(str(path))
+    """What the directives share: inline markup, sections, HTML."""
 
     def text(self, source: str) -> list[nodes.Node]:
         """Inline markup of the page's own language (Markdown, with mathematics)."""

@@ -84,7 +84,8 @@ def add_tools(
 
 def set_branch(app: Sphinx, config: Config) -> None:
     """Links into the repository, Colab's among them, lead to the tag of this version, as set-up cells do."""
-    config.html_theme_options["repository_branch"] = f"v{catalogue.version()}"
+    if "repository_url" in config.html_theme_options:
+        config.html_theme_options["repository_branch"] = f"v{catalogue.version()}"
 
 
 def setup(app: Sphinx) -> None:

@@ -1,0 +1,16 @@
+"""Diffusion models as differential equations: schedules, denoisers and samplers.
+
+| module | holds |
+|---|---|
+| ``schedules``, ``scalars`` | noise schedules in float64, grids of times; φ functions |
+| ``denoiser`` | a network as noise and data prediction: parameterisations, time inputs, guidance, hooks |
+| ``affine`` | ``axpby``, the one operation of samplers, and the tracer that reads off a sampler's tableau |
+| ``sampling`` | the sampler's signature and checks, the exact exponential step |
+| ``multistep``, ``unipc``, ``baselines`` | DPM-Solver++ 2M/3M and its SDE form; UniPC; DDIM and Runge-Kutta |
+| ``exact``, ``reference`` | Gaussian mixtures with their exact denoiser; reference solutions that state their error |
+| ``testbeds``, ``digits`` | shared problems; the shipped digit network and classifier |
+| ``interpolants`` | paths from one distribution to another, whose signal-to-noise ratio need not be monotone |
+| ``arena`` | every sampler of the part against every other |
+
+Papers: ``dpm_solver``.
+"""

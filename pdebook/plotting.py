@@ -215,7 +215,8 @@ class Picture:
             f'<figure style="margin:0 0 1em 0"><img class="dark-light" width="{self.width}" '
             f'alt="{html.escape(self.alt)}" '
             f'style="max-width:100%;height:auto;background:white" src="data:image/png;base64,{data}">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+            # The theme's pale caption would vanish on the light box that it puts behind HTML in dark mode.
+            f'<figcaption style="color:inherit;text-align:left">{html.escape(self.caption)}</figcaption></figure>'
         )
         return {"text/html": picture, "text/plain": f"Figure: {self.caption}"}
 

@@ -142,7 +142,7 @@ def _assemble(choosers: list[Any], pictures: list[ipywidgets.HTML], caption: str
     if not caption.strip():
         raise ValueError("caption: expected a text, got an empty one")
     shown = _stacked(choosers, pictures) if hasattr(ipywidgets, "Stack") else _swapped(choosers, pictures)
-    legend = ipywidgets.HTML(f"<figcaption>{html.escape(caption)}</figcaption>")
+    legend = ipywidgets.HTML(f'<p style="margin:0">{html.escape(caption)}</p>')
     return ipywidgets.VBox([*choosers, shown, legend], layout=ipywidgets.Layout(width="100%"))
 
 

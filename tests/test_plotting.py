@@ -79,7 +79,7 @@ def test_a_figure_shows_alternative_text_caption_and_a_png(
     bundle = shown[0]._repr_mimebundle_()
     assert bundle["text/plain"] == "Figure: Errors & orders"
     assert 'alt="Two lines, &quot;ddim&quot; falls with slope &lt; 1"' in bundle["text/html"]
-    assert "<figcaption>Errors &amp; orders</figcaption>" in bundle["text/html"]
+    assert ">Errors &amp; orders</figcaption>" in bundle["text/html"]
     data = re.search(r"data:image/png;base64,([^\"]+)", bundle["text/html"])
     assert data
     picture = Image.open(io.BytesIO(base64.b64decode(data[1])))

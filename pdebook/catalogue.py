@@ -299,7 +299,7 @@ def _table(kind: Any, row: dict[str, Any], where: str) -> Any:
     for name, value in values.items():
         annotation: Any = known[name].type
         expected = annotation if isinstance(annotation, type) and annotation in (str, int) else tuple
-        if not isinstance(value, expected) or (expected is tuple and not all(isinstance(v, str) for v in value)):
+        if not isinstance(value, expected) or (isinstance(value, tuple) and not all(isinstance(v, str) for v in value)):
             raise ValueError(f"{where}: {name!r} is {value!r}, expected {expected.__name__}")
     return kind(**values)
 

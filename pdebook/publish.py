@@ -131,9 +131,8 @@ def _student_chain() -> list[Any]:
         from nbgrader import preprocessors as p
     except ModuleNotFoundError as error:
         raise MissingExtra("assignments need nbgrader: pip install 'pdebook[teach]'") from error
-    cleared = [p.LockCells, p.ClearSolutions, p.ClearOutput, p.CheckCellMetadata, p.ComputeChecksums]
-    # The hidden tests go after the first checksums and before the last, as in nbgrader's own chain.
-    return [*cleared, p.ClearHiddenTests, p.ClearMarkScheme, p.ComputeChecksums, p.CheckCellMetadata]
+    chain = [p.LockCells, p.ClearSolutions, p.ClearOutput, p.ClearHiddenTests, p.ClearMarkScheme]
+    return [*chain, p.ComputeChecksums, p.CheckCellMetadata]
 
 
 def _with_absolute_links(notebook: NotebookNode, slug: str) -> NotebookNode:

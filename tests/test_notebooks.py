@@ -58,6 +58,10 @@ def test_card_says_what_the_catalogue_knows() -> None:
     ]
 
 
+def test_card_shows_a_page_once() -> None:
+    assert "**Paper.** [Four 2021](https://doi.org/10.1/33) · arXiv preprint\n" in notebooks.card("later")
+
+
 def test_card_links_ready_chapters_and_colab(book: Path) -> None:
     ready = PAPERS.replace('state = "planned"', 'state = "ready"\nlearn = ["x"]')
     (book / "pdebook/papers.toml").write_text(ready)

@@ -24,6 +24,8 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shown = new_output("display_data", {"text/markdown": SHOWN})
     picture = new_markdown_cell("![a plot](../../book/_static/a.png) [Later](../toys/later.ipynb) [web](https://x.org)")
     cells = [picture, new_code_cell("ch.source(paper)", execution_count=1, outputs=[shown]), *exercise_cells()]
+    for cell in cells[-2:]:  # as a stored chapter folds them
+        cell.metadata |= {"cellView": "form", "tags": ["hide-input"]}
     notebook = nbformat.read(make_book(tmp_path, cells), as_version=4)
     monkeypatch.setenv("PDEBOOK_HOME", str(tmp_path))
     (tmp_path / "chapters/toys/demo.ipynb").write_text(notebooks.dumps(notebooks.refresh(notebook, "demo")))
@@ -115,6 +117,13 @@ def test_release_writes_the_version_everywhere(book: Path) -> None:
     assert f"git+{URL}@v0.2.0" in text
     assert "blob/v0.2.0/pdebook/catalogue.py" in text
     assert "0.1.0" not in text
+
+
+def test_the_first_release_may_keep_the_version_that_nobody_has_seen(book: Path) -> None:
+    publish.release("0.1.0", today="2030-01-02")
+    assert "## 0.1.0 (2030-01-02)" in (book / "CHANGELOG.md").read_text()
+    with pytest.raises(ValueError, match="not released before"):
+        publish.release("0.1.0")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from pdebook.metrics.sampling import (
     check_resamples,
     redraw_counts,
     sampling_floor,
-    seeded_normal,
 )
+from pdebook.rng import fold_in, normal
 
 __all__ = [
     "TrajectoryError",
@@ -35,6 +35,7 @@ __all__ = [
     "kolmogorov_smirnov",
     "sliced_wasserstein",
     "trajectory_error",
+    "unit_directions",
     "wasserstein_1d",
 ]
 
@@ -110,7 +111,7 @@ def sliced_wasserstein(
     if directions < 1 or quantiles < 1:
         raise ValueError(f"directions, quantiles: expected at least 1 of each, got {directions} and {quantiles}")
     x, y = _pair(x, y)
-    unit = torch.nn.functional.normalize(seeded_normal(seed, (directions, x.shape[1]), x.device), dim=1)
+    unit = unit_directions(directions, x.shape[1], seed, x.device)
     levels = torch.arange(1, quantiles + 1, dtype=torch.float64, device=x.device) / (quantiles + 1)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -118,6 +119,13 @@ def sliced_wasserstein(
         return torch.cat(list(blocks)).mean().sqrt()
 
     return bootstrap(distance, x, y, resamples=resamples, seed=seed)
+
+
+def unit_directions(count: int, dimension: int, seed: int, device: torch.device) -> Float[Tensor, "count dimension"]:
+    """Independent uniform unit vectors, the same for a seed on any device."""
+    rows = torch.arange(count)
+    vectors = normal(fold_in(seed, "directions"), rows, (dimension,), dtype=torch.float64, device=device)
+    return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def wasserstein_1d(

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pdebook.rng import fold_in, uniform
+
 __all__ = [
     "Estimate",
     "as_draws",
@@ -15,10 +17,7 @@ __all__ = [
     "check_resamples",
     "redraw_counts",
     "sampling_floor",
-    "seeded_normal",
 ]
-
-_STREAM = 0x6D65747269  # keeps the bootstrap apart from samples that were drawn with the same seed
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,9 @@ def sampling_floor(
     if splits < 2:
         raise ValueError(f"splits: expected at least 2, got {splits}")
     as_draws("sample", sample, at_least=4)
-    order = _uniform(seed, (splits, len(sample)), sample.device).argsort(dim=1)
+    rows = torch.arange(splits)
+    keys = uniform(fold_in(seed, "split"), rows, (len(sample),), dtype=torch.float64, device=sample.device)
+    order = keys.argsort(dim=1)
     half = len(sample) // 2
     scores = [distance(sample[index[:half]], sample[index[half:]]) for index in order]
     values = torch.stack([score.value if isinstance(score, Estimate) else score for score in scores])
@@ -112,7 +113,10 @@ def as_draws(name: str, x: Tensor, at_least: int = 1) -> Float[Tensor, "n d"]:
 
 def _redraws(seed: int, resamples: int, n: int, stream: int, device: torch.device) -> Int[Tensor, "resamples n"]:
     """Indices of n draws with replacement for each replicate."""
-    return (_uniform(seed, (resamples, n), device, stream) * n).long().clamp(max=n - 1)
+    # A seed of its own keeps the redraws apart from samples that were drawn with the caller's seed.
+    seed = fold_in(seed, "bootstrap")
+    unit = uniform(seed, torch.arange(resamples), (n,), stream=stream, dtype=torch.float64, device=device)
+    return (unit * n).long().clamp(max=n - 1)
 
 
 def redraw_counts(
@@ -123,15 +127,3 @@ def redraw_counts(
     redraws = _redraws(seed, resamples, n, stream, device)
     times.scatter_add_(1, redraws, torch.ones_like(redraws, dtype=torch.float64))
     return torch.cat([times.new_ones(1, n), times])
-
-
-def _uniform(seed: int, shape: tuple[int, int], device: torch.device, stream: int = 0) -> Float[Tensor, "rows columns"]:
-    """Uniforms that are the same on any device."""
-    generator = torch.Generator().manual_seed(_STREAM + 2 * seed + stream)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(device)
-
-
-def seeded_normal(seed: int, shape: tuple[int, int], device: torch.device) -> Float[Tensor, "rows columns"]:
-    """Normals that are the same on any device."""
-    generator = torch.Generator().manual_seed(_STREAM + seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(device)

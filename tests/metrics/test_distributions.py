@@ -14,7 +14,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from pdebook.metrics import distributions as D
-from pdebook.metrics.sampling import Estimate, seeded_normal
+from pdebook.metrics.sampling import Estimate
 
 
 def normal(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -144,9 +144,19 @@ def test_sliced_wasserstein_of_two_gaussians_of_unequal_size() -> None:
     assert float(distance) == pytest.approx(float(exact), rel=0.02)
 
 
+def test_directions_are_unit_vectors_without_a_preferred_side(device: torch.device) -> None:
+    unit = D.unit_directions(4000, 3, 0, device)
+    assert unit.norm(dim=1).tolist() == pytest.approx([1.0] * 4000, rel=1e-12)
+    # Second moments of the uniform law on the sphere are 1/3, known to about 1 / sqrt(4000).
+    assert (unit.T @ unit / 4000).cpu().tolist() == [
+        pytest.approx(row, abs=0.025) for row in (torch.eye(3) / 3).tolist()
+    ]
+    assert unit.mean(0).abs().max() < 0.03
+
+
 def test_sliced_wasserstein_uses_the_quantiles_of_torch_and_all_directions() -> None:
     x, y = normal(33, 4), normal(20, 4, seed=1)
-    unit = torch.nn.functional.normalize(seeded_normal(0, (100, 4), x.device), dim=1)
+    unit = D.unit_directions(100, 4, 0, x.device)
     levels = torch.arange(1, 100, dtype=torch.float64) / 100
     gap = (x @ unit.T).quantile(levels, dim=0) - (y @ unit.T).quantile(levels, dim=0)
     ours = D.sliced_wasserstein(x, y, directions=100, quantiles=99)

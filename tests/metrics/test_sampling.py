@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pdebook.metrics.distributions import wasserstein_1d
 from pdebook.metrics.sampling import Estimate, bootstrap, redraw_counts, sampling_floor
+from pdebook.rng import uniform
 
 
 def normal(n: int, seed: int = 0) -> Tensor:
@@ -18,7 +19,6 @@ def test_sampling_floor_of_any_distance() -> None:
     def mean_gap(a: Tensor, b: Tensor) -> Tensor:
         return (a.mean() - b.mean()).square()
 
-    # The sample is drawn with the seed of the splits: were they one stream, the halves would be sorted halves.
     floor = sampling_floor(mean_gap, normal(1001), splits=200)
     # Variance of the difference of two means of 500; its square has a standard deviation sqrt(2) times as large.
     assert float(floor) == pytest.approx(4 / 1001, rel=0.25)
@@ -41,6 +41,13 @@ def test_bootstrap_of_two_samples_adds_their_variances() -> None:
     estimate = bootstrap(lambda a, b: a.mean() - b.mean(), normal(100), normal(100, 1), resamples=400)
     # Of one stream for both samples the errors would be the same draws; the variances still add.
     assert float(estimate.standard_error) == pytest.approx(math.sqrt(2) / 10, rel=0.2)
+
+
+def test_floor_of_a_sample_drawn_with_the_same_seed() -> None:
+    # Were the splits' keys the sample's own numbers, the halves would be the lower and the upper half.
+    draws = uniform(0, torch.arange(8), (500,), dtype=torch.float64)
+    floor = sampling_floor(wasserstein_1d, draws[0], splits=8)
+    assert float(floor) < 0.06
 
 
 def test_redraws_count_every_draw_and_differ_between_samples(device: torch.device) -> None:

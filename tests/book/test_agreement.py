@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from pdebook_sphinx.api import modules
+from pdebook_sphinx.api import WITHOUT_PAGE, modules
 
 from pdebook import catalogue, records
 from pdebook.catalogue import Paper
@@ -15,8 +15,6 @@ from pdebook.catalogue import Paper
 READY = [paper for paper in catalogue.papers() if paper.ready]
 PLANNED = [paper for paper in catalogue.papers() if not paper.ready]
 PAPER_LINK = re.compile(r"https?://(?:arxiv\.org/(?:abs|pdf)|(?:dx\.)?doi\.org)/[^\s)>\]\"'`]+")
-# Typer's commands document themselves (`pdebook --help`).
-WITHOUT_PAGE = {"pdebook", "pdebook.cli"}
 
 
 @pytest.fixture(scope="module")

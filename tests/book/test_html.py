@@ -1,5 +1,6 @@
 """The built pages: no warning, no dead link, and on each page what belongs to every page."""
 
+import ast
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -7,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from pdebook_sphinx.api import WITHOUT_PAGE, modules
 
 from pdebook import catalogue
 
@@ -138,6 +140,15 @@ def test_scorecard_and_arena_mark_what_is_missing(content: dict[str, Page]) -> N
     arena = content["book/arena.html"]
     assert all(f"arena-{part.slug}" in arena.ids for part in recorded)
     assert recorded or "No comparison has been recorded yet" in arena.source
+
+
+def test_reference_documents_every_public_function_and_class(content: dict[str, Page]) -> None:
+    documented = set().union(*(page.ids for name, page in content.items() if name.startswith("book/api/")))
+    for module, file in modules("pdebook"):
+        for node in ast.parse(Path(file).read_text("utf-8")).body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and module not in WITHOUT_PAGE:
+                assert f"{module}.{node.name}" in documented
 
 
 def test_references_hold_the_whole_bibliography(content: dict[str, Page]) -> None:

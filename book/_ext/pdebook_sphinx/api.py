@@ -10,12 +10,18 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
+from inspect import isclass, isfunction
+from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc import DataDocumenter, FunctionDocumenter
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
+
+# The package itself only loads others; the commands document themselves (`pdebook --help`).
+WITHOUT_PAGE = frozenset({"pdebook", "pdebook.cli"})
 
 
 def modules(name: str) -> Iterator[tuple[str, str]]:
@@ -50,6 +56,19 @@ class Api(SphinxDirective):
         return parent.children
 
 
+class WrappedFunctionDocumenter(FunctionDocumenter):
+    """Documents what a decorator made of a function, as that function: a sampler is an object that is called."""
+
+    objtype = "wrappedfunction"
+    directivetype = "function"
+    priority = DataDocumenter.priority + 1
+
+    @classmethod
+    def can_document_member(cls, member: Any, membername: str, isattr: bool, parent: Any) -> bool:
+        """Whether the member wraps a function and isn't one itself."""
+        return callable(member) and not isclass(member) and isfunction(getattr(member, "__wrapped__", None))
+
+
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -60,5 +79,6 @@ def shorten_signature(
 def setup(app: Sphinx) -> None:
     """Register the directive. Values are left out: a registry's repr would print addresses of functions."""
     app.add_directive("api", Api)
+    app.add_autodocumenter(WrappedFunctionDocumenter)
     app.connect("autodoc-process-signature", shorten_signature)
     app.config.autodoc_default_options = {"members": True, "no-value": True}

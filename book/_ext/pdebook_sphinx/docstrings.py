@@ -140,8 +140,8 @@ def _table(block: list[str]) -> list[str]:
 
 
 def _process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    # Napoleon reads "What it is: more" under a constant as its type, unless the first line is empty.
-    lines[:] = [""] * (what in {"data", "attribute"}) + to_rest(lines)
+    # Napoleon reads "What it is: more" under a constant or property as its type, unless the first line is empty.
+    lines[:] = [""] * (what in {"data", "attribute", "property"}) + to_rest(lines)
 
 
 def setup(app: Sphinx) -> None:

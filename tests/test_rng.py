@@ -92,8 +92,62 @@ def test_fold_in_separates_names():
         (lambda: rng.normal(0, torch.arange(1), (2**13, 2**13)), "shape"),
         (lambda: rng.NoiseSource(0, offset=-1), "offset"),
         (lambda: rng.fold_in(-1, "a"), "seed"),
+        (lambda: rng.normal(0, torch.tensor([0.5])), "samples must be integers"),
+        (lambda: rng.integers(0, torch.arange(2), 0), "high"),
+        (lambda: rng.permutation(0, -1), "size"),
     ],
 )
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_normals_at_are_those_of_the_draw():
+    samples = torch.arange(3, 6)
+    pairs = rng.normals_at(4, samples, torch.arange(5) + (7 << 24), stream=2)
+    draw = rng.normal(4, samples, (10,), stream=2, index=7, dtype=torch.float64)
+    assert torch.equal(pairs.flatten(1), draw)
+
+
+def test_chunks_do_not_show(monkeypatch):
+    whole = rng.random_bits(2, torch.arange(7), torch.arange(30).reshape(5, 6))
+    monkeypatch.setattr(rng, "_CHUNK", 11)
+    assert torch.equal(rng.random_bits(2, torch.arange(7), torch.arange(30).reshape(5, 6)), whole)
+
+
+def test_rounding_reaches_neither_0_nor_1():
+    # Float16 rounds 1 in 4096 of these to 1.
+    u = rng.uniform(0, torch.arange(100_000), dtype=torch.float16)
+    assert float(u.min()) > 0
+    assert float(u.max()) == 1 - 2**-11
+
+
+def test_doubles_have_all_their_bits():
+    u = rng.uniform(0, torch.arange(1000), dtype=torch.float64)
+    z = rng.normal(0, torch.arange(1000), dtype=torch.float64)
+    for numbers in (u, z):
+        assert float((numbers == numbers.float().double()).double().mean()) < 0.01
+    # The last of the 53 bits is set in every second number below 1/2; above, the shift by half a unit rounds it away.
+    odd = ((u[u < 0.5] * 2**53 - 0.5).long() & 1).double().mean()
+    assert 0.4 < float(odd) < 0.6
+
+
+def test_integers_are_uniform():
+    values = rng.integers(6, torch.arange(3000), 7, (20,))
+    assert values.min() == 0
+    assert values.max() == 6
+    assert scipy.stats.chisquare(values.flatten().bincount().numpy()).pvalue > 1e-3
+    assert rng.integers(6, torch.arange(5), 1).tolist() == [0] * 5
+
+
+def test_permutations():
+    orders = torch.stack([rng.permutation(seed, 10) for seed in range(2000)])
+    assert torch.equal(orders.sort(1).values, torch.arange(10).expand(2000, 10))
+    # Each position sees each number equally often: chi-squared, one degree of freedom lost a row.
+    for place in range(10):
+        assert scipy.stats.chisquare(orders[:, place].bincount(minlength=10).numpy()).pvalue > 1e-4
+    assert rng.permutation(0, 0).tolist() == []
+
+
+def test_streams_are_independent_of_seeds_made_from_names():
+    assert not torch.equal(rng.normal(rng.fold_in(0, 1), torch.arange(9)), rng.normal(0, torch.arange(9), stream=1))

@@ -53,7 +53,8 @@ run: install ## execute a chapter and store its outputs: make run CHAPTER=dpm_so
 	$(BIN)/pdebook run $(CHAPTER) --profile $(PROFILE)
 
 seeds: install ## check every claim of every ready chapter under seeds 1 to 5
-	@set -e; for chapter in $$($(BIN)/pdebook list --ready --slugs); do $(BIN)/pdebook run $$chapter --seeds 1-5; done
+	@set -e; for chapter in $$($(BIN)/python -c 'from pdebook.catalogue import papers; print(*[p.slug for p in papers() if p.ready])'); do \
+	  $(BIN)/pdebook run $$chapter --seeds 1-5; done
 
 bench: install ## time and memory against peer libraries, where they are installed
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

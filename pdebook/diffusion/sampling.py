@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ Prediction = Literal["noise", "data"]
 Ending = Literal["full", "lower", "auto"]
 
 
+@runtime_checkable
+@runtime_checkable
 class Model(Protocol):
     """What a sampler asks of a denoiser (or of the tracer that stands in for one)."""
 
@@ -149,7 +151,7 @@ class Sampler:
 
     def iterate(self, denoiser: Model, x: State, times: Sequence[float] | Tensor, **options: Any) -> Steps:
         """Yield (time, state) after each step."""
-        _check_state(x)
+        check_state(x)
         return self._steps(denoiser, x, columns(times, x, denoiser.schedule), **options)
 
     def __call__(self, denoiser: Model, x: State, times: Sequence[float] | Tensor, **options: Any) -> Any:
@@ -159,19 +161,25 @@ class Sampler:
             ValueError: times or options that the method can't use.
             DivergenceError: the result is not finite; names the step and the samples.
         """
-        _check_state(x)
+        check_state(x)
         grid = columns(times, x, denoiser.schedule)
         return self._run(denoiser, x, grid, options)
 
     def invert(self, denoiser: Model, x: State, times: Sequence[float] | Tensor, **options: Any) -> Any:
         """Carry samples at ``times[0]`` to noise at ``times[-1]`` along rising times, with the same formulas."""
-        _check_state(x)
+        check_state(x)
         return self._run(denoiser, x, columns(times, x, denoiser.schedule, rising=True), options)
 
     def _run(self, denoiser: Model, x: State, grid: list[Scalar], options: dict[str, Any]) -> State:
         state = x
-        for _, state in self._steps(denoiser, x, grid, **options):  # noqa: B007
-            pass
+        try:
+            for _, state in self._steps(denoiser, x, grid, **options):  # noqa: B007
+                pass
+        except ZeroDivisionError as error:
+            raise ValueError(
+                f"times reach a level without noise or signal, by which {self.__name__} would divide; "  # type: ignore[attr-defined]
+                "stop before it, or reach it by a step of first order"
+            ) from error
         # One reduction at the very end. Only a failed run is repeated, step by step, to say where it failed.
         if isinstance(state, Tensor) and not bool(state.detach().isfinite().all()):
             self._locate(denoiser, x, grid, options)
@@ -196,7 +204,8 @@ def sampler(steps: Callable[..., Steps]) -> Sampler:
     return Sampler(steps)
 
 
-def _check_state(x: State) -> None:
+def check_state(x: State) -> None:
+    """Raise ValueError unless x is a floating-point tensor with a batch axis and others, or an expression."""
     if isinstance(x, Affine):
         return
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:

@@ -253,6 +253,7 @@ def label_ends(ax: Axes, *, side: Literal["left", "right"] = "right") -> None:
     lines = [item for item in ax.get_lines() if not str(item.get_label()).startswith("_")]
     if not lines:
         return
+    ax.autoscale_view()  # limits are stale until something asks for them
     ends = []
     for item in lines:
         points = np.column_stack([item.get_xdata(), item.get_ydata()])

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from pdebook.diffusion.affine import State, axpby
-from pdebook.diffusion.sampling import DivergenceError, Model, Steps, columns, sampler, walk
+from pdebook.diffusion.sampling import DivergenceError, Model, Steps, check_state, columns, sampler, walk
 from pdebook.diffusion.scalars import Scalar, log, sqrt
 from pdebook.rng import NoiseSource
 
@@ -57,7 +57,7 @@ class RungeKutta:
     @property
     def c(self) -> tuple[float, ...]:
         """Stage positions: row sums of a."""
-        return tuple(sum(row) for row in self.a)
+        return tuple(sum(row, 0.0) for row in self.a)
 
 
 RUNGE_KUTTA: dict[str, RungeKutta] = {
@@ -155,6 +155,7 @@ def rk45(
     """
     if len(times) != 2:
         raise ValueError(f"times must be the first and the last time, got {len(times)} values")
+    check_state(x)
     schedule = denoiser.schedule
     start, end = (float(t) for t in columns(times, x, schedule))
 

@@ -54,10 +54,11 @@ def split(
 
 
 def _combine(a: Scalar, x: Tensor, b: Scalar, y: Tensor) -> Tensor:
-    def cast(value: Scalar) -> Any:
-        return value.to(x.dtype) if isinstance(value, Tensor) else value
+    return _cast(a, x) * x + _cast(b, x) * y
 
-    return cast(a) * x + cast(b) * y
+
+def _cast(value: Scalar, x: Tensor) -> Any:
+    return value.to(x.dtype) if isinstance(value, Tensor) else value
 
 
 TIME_INPUTS: dict[str, Callable[[Scalar, NoiseSchedule], Scalar]] = {

@@ -7,7 +7,7 @@ Source: Lu, Zhou, Bao, Chen, Li, Zhu: DPM-Solver, NeurIPS 2022; DPM-Solver++, 20
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from pdebook.diffusion.sampling import (
     Model,
     Prediction,
     Steps,
+    check_state,
     columns,
     exponential_step,
     predictor,
@@ -71,13 +72,8 @@ def dpm_step(
     predict = predictor(denoiser, prediction)
     known = [] if known is None else known
 
-    def evaluate(stage: int, point: State, time: Scalar) -> Any:
-        if len(known) == stage:
-            known.append(predict(point, time))
-        return known[stage]
-
     step = exponential_step(schedule, s, t, prediction)
-    m = evaluate(0, x, s)
+    m = _known(known, 0, predict, x, s)
     if order == 1:
         return axpby(step.ratio, x, step.weight(1), m)
 
@@ -85,7 +81,7 @@ def dpm_step(
     r1 = (0.5 if order == 2 else 1.0 / 3.0) if r1 is None else r1
     s1 = schedule.time(half_log_snr + r1 * step.h)
     inner = exponential_step(schedule, s, s1, prediction)
-    m1 = evaluate(1, axpby(inner.ratio, x, inner.weight(1), m), s1)
+    m1 = _known(known, 1, predict, axpby(inner.ratio, x, inner.weight(1), m), s1)
     if order == 2:
         slope = step.weight(2) / r1 if variant == "taylor" else step.weight(1) / (2.0 * r1)
         return axpby(step.ratio, x, step.weight(1) - slope, m, slope, m1)
@@ -94,7 +90,7 @@ def dpm_step(
     s2 = schedule.time(half_log_snr + r2 * step.h)
     inner = exponential_step(schedule, s, s2, prediction)
     slope = inner.weight(2) * (r2 / r1)
-    m2 = evaluate(2, axpby(inner.ratio, x, inner.weight(1) - slope, m, slope, m1), s2)
+    m2 = _known(known, 2, predict, axpby(inner.ratio, x, inner.weight(1) - slope, m, slope, m1), s2)
     if variant == "released":
         slope = step.weight(2) / r2
         return axpby(step.ratio, x, step.weight(1) - slope, m, slope, m2)
@@ -103,6 +99,13 @@ def dpm_step(
     c1 = step.weight(2) * r2 / (r1 * gap) - step.weight(3) * 2.0 / (r1 * gap)
     c2 = -step.weight(2) * r1 / (r2 * gap) + step.weight(3) * 2.0 / (r2 * gap)
     return axpby(step.ratio, x, step.weight(1) - c1 - c2, m, c1, m1, c2, m2)
+
+
+def _known(known: list[Any], stage: int, predict: Callable[[Any, Scalar], Any], point: State, time: Scalar) -> Any:
+    """Prediction of a stage, evaluated if it is not known yet."""
+    if len(known) == stage:
+        known.append(predict(point, time))
+    return known[stage]
 
 
 @sampler
@@ -238,9 +241,12 @@ def adaptive(
     for name, value in {"atol": atol, "rtol": rtol, "safety": safety, "first_step": first_step}.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive, got {value}")
+    check_state(x)
     schedule = denoiser.schedule
     start, end = (float(t) for t in columns(times, x, schedule))
     last = float(schedule.half_log_snr(end))
+    if not math.isfinite(last):
+        raise ValueError(f"times must end where some noise is left, got {end}")
     s, h, previous = start, first_step, x
     accepted, attempts, evaluations = [start], [], 0
     known: list[Any] = []

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol, runtime_checkable, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ Prediction = Literal["noise", "data"]
 Ending = Literal["full", "lower", "auto"]
 
 
-@runtime_checkable
 @runtime_checkable
 class Model(Protocol):
     """What a sampler asks of a denoiser (or of the tracer that stands in for one)."""

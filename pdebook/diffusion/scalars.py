@@ -30,6 +30,10 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
+def _log1p(value: float) -> float:
+    return math.log1p(value) if value > -1 else -math.inf
+
+
 def _exp(value: float) -> float:
     return math.exp(value) if value < 709.0 else math.inf
 
@@ -45,10 +49,12 @@ def _softplus(value: float) -> float:
 exp = _lift(_exp, torch.exp, "exp")
 expm1 = _lift(_expm1, torch.expm1, "expm1")
 log = _lift(_log, torch.log, "log")
+log1p = _lift(_log1p, torch.log1p, "log1p")
 sqrt = _lift(math.sqrt, torch.sqrt, "sqrt")
 cos = _lift(math.cos, torch.cos, "cos")
-acos = _lift(math.acos, torch.acos, "acos")
+sin = _lift(math.sin, torch.sin, "sin")
 tan = _lift(math.tan, torch.tan, "tan")
+atan = _lift(math.atan, torch.atan, "atan")
 softplus = _lift(_softplus, lambda value: torch.logaddexp(value, torch.zeros_like(value)), "softplus")
 
 _TERMS = 18
@@ -90,8 +96,10 @@ def _phi_recursion(k: int, z: Scalar) -> Scalar:
 
 def solve_moments(nodes: Sequence[Scalar], moments: Sequence[Scalar]) -> list[Scalar]:
     """Weights w with Σ_j nodes_j^q w_j = moments_q for q = 0, ..., len(nodes) - 1 (a transposed Vandermonde system)."""
-    if any(isinstance(value, Tensor) for value in (*nodes, *moments)):
-        rows = torch.broadcast_tensors(*[torch.as_tensor(v, dtype=torch.float64) for v in (*nodes, *moments)])
+    device = next((value.device for value in (*nodes, *moments) if isinstance(value, Tensor)), None)
+    if device is not None:
+        both = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in (*nodes, *moments)]
+        rows = torch.broadcast_tensors(*both)
         stacked = torch.stack(rows[: len(nodes)], -1)
         powers = torch.stack([stacked**q for q in range(len(nodes))], -2)
         return list(torch.linalg.solve(powers, torch.stack(rows[len(nodes) :], -1)).unbind(-1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdebook.diffusion.scalars import Scalar, acos, cos, exp, expm1, log, softplus, sqrt, tan
+from pdebook.diffusion.scalars import Scalar, atan, exp, expm1, log, log1p, sin, softplus, sqrt, tan
 
 
 class NoiseSchedule(ABC):
@@ -131,17 +131,26 @@ class VPCosine(VariancePreserving):
         return 0.5 * math.pi * (t + self.offset) / (1.0 + self.offset)
 
     def log_alpha(self, t: Scalar) -> Scalar:
-        """Log cos(angle(t)) - log cos(angle(0))."""
-        return log(cos(self._angle(t))) - math.log(math.cos(self._angle(0.0)))
+        """Log of cos(angle(t)) / cos(angle(0)) = 1 - 2 sin((angle(t) + angle(0))/2) sin((angle(t) - angle(0))/2) / cos(angle(0)).
+
+        In this form nothing cancels near t = 0, where α is close to 1.
+        """
+        first = self._angle(0.0)
+        half_gap = 0.25 * math.pi * t / (1.0 + self.offset)
+        return log1p(-2.0 * sin(first + half_gap) * sin(half_gap) / math.cos(first))
 
     def drift(self, t: Scalar) -> Scalar:
         """-π/2 tan(angle(t)) / (1 + s)."""
         return -0.5 * math.pi / (1.0 + self.offset) * tan(self._angle(t))
 
     def time(self, half_log_snr: Scalar) -> Scalar:
-        """2 (1 + s)/π arccos(α cos(angle(0))) - s."""
-        cosine = exp(log_alpha_of_half_log_snr(half_log_snr) + math.log(math.cos(self._angle(0.0))))
-        return acos(cosine) * (2.0 * (1.0 + self.offset) / math.pi) - self.offset
+        """2 (1 + s)/π angle - s with tan² angle = (sin² angle(0) + σ² cos² angle(0)) / (α² cos² angle(0)).
+
+        The arccosine of α cos(angle(0)), which is close to 1 near t = 0, would lose digits.
+        """
+        noise_to_signal = exp(-2.0 * half_log_snr)
+        slope = sqrt(noise_to_signal + math.tan(self._angle(0.0)) ** 2 * (1.0 + noise_to_signal))
+        return atan(slope) * (2.0 * (1.0 + self.offset) / math.pi) - self.offset
 
 
 @dataclass(frozen=True)
@@ -229,7 +238,7 @@ class LinearFlow(NoiseSchedule):
 
     def log_alpha(self, t: Scalar) -> Scalar:
         """Log(1 - t)."""
-        return log(1.0 - t)
+        return log1p(-t)
 
     def log_sigma(self, t: Scalar) -> Scalar:
         """Log t."""

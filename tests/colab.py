@@ -1,8 +1,8 @@
 """Run the ready chapters as Colab would: ``python tests/colab.py``.
 
-A fresh environment gets torch, numpy, matplotlib, IPython, ipykernel and the old ipywidgets that Colab still ships, then the project from
-a clone of this repository with no extra. None of those versions may change, and every chapter must make the same claims as its
-stored record, executed in an empty folder.
+A fresh environment gets torch, numpy, matplotlib, IPython, ipykernel and the old ipywidgets that Colab still ships, then the
+project from a clone of this repository with no extra. None of those versions may change, and every chapter must make the same
+claims as its stored record, executed in an empty folder.
 """
 
 import json

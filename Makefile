@@ -56,14 +56,15 @@ seeds: install ## check every claim of every ready chapter under seeds 1 to 5
 	@set -e; for chapter in $$($(BIN)/python -c 'from pdebook.catalogue import papers; print(*[p.slug for p in papers() if p.ready])'); do \
 	  $(BIN)/pdebook run $$chapter --seeds 1-5; done
 
-bench: install ## time and memory against peer libraries, where they are installed
-	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+bench: install ## time and memory against peer libraries (after make peers; else our figures alone)
+	@for file in tests/benchmarks/bench_*.py; do \
+	  $$(test -x .venv-peers/bin/python && echo .venv-peers/bin/python || echo $(BIN)/python) $$file || exit 1; done
 
 peers: ## install the peer libraries in their own environment, compare, and store reference outputs
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q -c constraints.txt -e '.[test]' -r tests/peers/requirements.txt
-	.venv-peers/bin/python tests/peers/make_references.py
-	.venv-peers/bin/python -m pytest -q tests/peers
+	.venv-peers/bin/python -W ignore tests/peers/make_references.py
+	.venv-peers/bin/python -W ignore -m pytest -q tests/peers
 
 colab: install ## run the chapters as Colab would: old ipywidgets, the project installed from a clone, an empty folder
 	$(BIN)/python tests/colab.py

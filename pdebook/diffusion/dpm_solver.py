@@ -252,6 +252,7 @@ def adaptive(
     known: list[Any] = []
     while s > end:
         here = float(schedule.half_log_snr(s))
+        h = min(h, last - here)
         t = end if here + h >= last - 1e-9 else float(schedule.time(here + h))
         evaluations += order - len(known)
         high = dpm_step(denoiser, x, s, t, order, prediction=prediction, known=known)

@@ -237,6 +237,33 @@ def test_bf16_trains_with_full_weights(device):
     assert {p.dtype for p in module.parameters()} == {torch.float32, torch.complex64}
 
 
+def test_fp16_clips_gradients_without_their_scale_and_resumes(device, tmp_path):
+    options = {"steps": 30, "lr": 3e-2, "clip": 0.02, "log_every": 5, "checkpoint_every": 10}
+
+    def small_loss(module, x):
+        # Times the first scale, 2^16, within the range of fp16: no step is skipped.
+        return 0.01 * linear_loss(module, x)
+
+    full = training.fit(linear().to(device), small_loss, linear_batches_32, **options)
+    half = training.fit(linear().to(device), small_loss, linear_batches_32, precision="fp16", **options)
+    assert not torch.equal(half.losses, full.losses)
+    # Eleven bits of mantissa, thirty steps.
+    torch.testing.assert_close(half.losses, full.losses, rtol=0.02, atol=1e-4)
+    options |= {"precision": "fp16", "checkpoint": tmp_path / "a.safetensors"}
+
+    def stopped(seed, step):
+        if step == 15:
+            raise KeyboardInterrupt
+        return linear_batches_32(seed, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(linear().to(device), small_loss, stopped, **options)
+    assert checkpoints.load(tmp_path / "a.safetensors")[1]["scaler"]["_growth_tracker"] == 10
+    again = training.fit(linear().to(device), small_loss, linear_batches_32, **options)
+    assert torch.equal(again.losses, half.losses)
+    assert checkpoints.load(tmp_path / "a.safetensors")[1]["scaler"]["_growth_tracker"] == 30
+
+
 def test_the_host_looks_only_at_intervals(monkeypatch):
     looks = []
     original = training._Run.check_finite

@@ -91,8 +91,13 @@ class TestBatches:
         batches(0, 4)
         for one, other in zip(batches(0, 5), again(0, 5), strict=True):
             assert torch.equal(one, other)
-        assert not torch.equal(batches(0, 5)[0], batches(0, 6)[0])
-        assert not torch.equal(batches(0, 5)[0], batches(1, 5)[0])
+        nothing = networks.noisy_batches(torch.zeros_like(self.images), self.labels, size=16)
+        for other in ((0, 6), (1, 5)):
+            (x, level, _, v), (x_other, level_other, _, v_other) = nothing(0, 5), nothing(*other)
+            assert (level != level_other).all()
+            # Without data x = σ ε and v = α ε, so x² + v² = ε².
+            assert not torch.isclose(x**2 + v**2, x_other**2 + v_other**2, rtol=1e-9).any()
+            assert not torch.equal(batches(0, 5)[2], batches(*other)[2])
 
 
 def test_the_loss_of_zero_velocity_is_known() -> None:
@@ -113,6 +118,14 @@ def test_makers_are_reproducible_and_leave_the_global_generator_alone() -> None:
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert first.metrics == second.metrics
     assert not torch.equal(first.tensors["head.weight"], other.tensors["head.weight"])
+
+
+def test_initialisation_is_a_function_of_the_seed() -> None:
+    def first(seed: int) -> torch.Tensor:
+        return networks._initialised(networks.ScoreNetwork, seed).trunk.first.weight
+
+    assert torch.equal(first(1), first(1))
+    assert (first(1) != first(2)).all()
 
 
 def test_training_lowers_the_loss_and_metrics_belong_to_the_stored_weights() -> None:

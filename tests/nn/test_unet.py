@@ -50,6 +50,13 @@ def test_attention_at_the_bottom_takes_part() -> None:
     assert (net(x, level) - before).abs().max() > 1e-4
 
 
+def test_gradients() -> None:
+    """Through the skip connections too."""
+    net = trained(UNet(1, (8, 8), blocks=1)).double()
+    x, level = torch.randn(1, 1, 2, 4).double().requires_grad_(), torch.zeros(1).double().requires_grad_()
+    assert torch.autograd.gradcheck(net, (x, level))
+
+
 @pytest.mark.parametrize("widths", [(), (12,), (8, 0)])
 def test_bad_widths(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="widths must be positive multiples of 8"):

@@ -34,10 +34,12 @@ class Gamma:
     Attributes:
         squared: γ(t)².
         product: γ(t) γ̇(t), half the derivative of γ²; finite where γ̇ is not.
+        rate: γ̇(t).
     """
 
     squared: Curve
     product: Curve
+    rate: Curve
 
     def __call__(self, t: Scalar) -> Scalar:
         """γ(t)."""
@@ -48,11 +50,18 @@ def brownian(a: float = 1.0) -> Gamma:
     """γ² = a t (1 - t), the variance of a Brownian bridge; a > 0."""
     if not a > 0:
         raise ValueError(f"a must be positive, got {a}")
-    return Gamma(lambda t: a * t * (1.0 - t), lambda t: 0.5 * a * (1.0 - 2.0 * t))
+
+    def squared(t: Scalar) -> Scalar:
+        return a * t * (1.0 - t)
+
+    def product(t: Scalar) -> Scalar:
+        return 0.5 * a * (1.0 - 2.0 * t)
+
+    return Gamma(squared, product, lambda t: product(t) / sqrt(squared(t)))
 
 
 def _of_value(value: Curve, rate: Curve) -> Gamma:
-    return Gamma(lambda t: value(t) ** 2, lambda t: value(t) * rate(t))
+    return Gamma(lambda t: value(t) ** 2, lambda t: value(t) * rate(t), rate)
 
 
 def _logistic(value: Scalar) -> Scalar:
@@ -71,7 +80,7 @@ GAMMAS: dict[str, Callable[[], Gamma]] = {
     "quadratic": lambda: _of_value(lambda t: t * (1.0 - t), lambda t: 1.0 - 2.0 * t),
     "sine-squared": lambda: _of_value(lambda t: sin(math.pi * t) ** 2, lambda t: math.pi * sin(2.0 * math.pi * t)),
     "sigmoid": lambda: _of_value(lambda t: _logistic(10.0 * t - 4.0) - _logistic(10.0 * t - 6.0) - _EDGE, _bump_rate),
-    "zero": lambda: Gamma(lambda t: 0.0 * t, lambda t: 0.0 * t),
+    "zero": lambda: _of_value(lambda t: 0.0 * t, lambda t: 0.0 * t),
 }
 """Latent noise by name."""
 
@@ -122,9 +131,9 @@ class Interpolant:
     def rate(
         self, t: Scalar, x0: Float[Tensor, "batch ..."], x1: Float[Tensor, "batch ..."], z: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
-        """ẋ_t = α̇ x_0 + β̇ x_1 + γ̇ z, whose mean given x_t is b; 0 < t < 1 unless γ is zero."""
+        """ẋ_t = α̇ x_0 + β̇ x_1 + γ̇ z, whose mean given x_t is b; 0 < t < 1 for the Brownian γ."""
         mean = self.alpha_rate(t) * x0 + self.beta_rate(t) * x1
-        return mean if self.one_sided else mean + self.gamma.product(t) / self.gamma(t) * z
+        return mean if self.one_sided else mean + self.gamma.rate(t) * z
 
     def score(self, t: Scalar, eta: Tensor) -> Tensor:
         """s = -η/γ (one-sided: -η/α)."""

@@ -150,7 +150,7 @@ def rk45(
     Returns:
         Samples at the last time and the number of model evaluations.
     Raises:
-        DivergenceError: scipy reports a failure.
+        DivergenceError: a slope is not finite, or scipy reports a failure.
     Source: the black-box solver of Song et al. 2021, appendix D.4.
     """
     if len(times) != 2:
@@ -163,7 +163,11 @@ def rk45(
         state = torch.as_tensor(flat, dtype=x.dtype, device=x.device).reshape(x.shape)
         rate = schedule.diffusion_squared(t) / (2.0 * schedule.sigma(t))
         derivative = axpby(schedule.drift(t), state, rate, denoiser.noise(state, t))
-        return derivative.detach().cpu().double().flatten().numpy()
+        result = derivative.detach().cpu().double().flatten().numpy()
+        # With a slope that is not finite scipy would try ever again, and never end.
+        if not np.isfinite(result).all():
+            raise DivergenceError(f"rk45 stopped at time {t:.6g}: the slope is not finite")
+        return result
 
     with torch.no_grad():
         solution = solve_ivp(slope, (start, end), x.detach().cpu().double().flatten().numpy(), rtol=rtol, atol=atol)

@@ -46,7 +46,8 @@ class ExponentialStep:
         x_t = ratio x_s + scale Σ_k h^k φ_k(z) m^{(k-1)}(λ_s),   h = λ_t - λ_s
 
     with (ratio, scale, z) = (α_t/α_s, -σ_t, h) for noise prediction and (σ_t/σ_s, α_t, -h) for data prediction: the two forms of
-    one variation-of-constants formula. ``weight(k)`` is scale h φ_k(z), the factor of h^{k-1} m^{(k-1)}.
+    one variation-of-constants formula. ``weight(k)`` is scale h φ_k(z), the factor of h^{k-1} m^{(k-1)}; ``first`` is weight(1),
+    which is finite where h is infinite: on a first-order step onto, or from, a level without noise.
 
     Source: Lu et al. 2022, equation 3.4; Lu et al. 2023 (DPM-Solver++), equation 8.
     """
@@ -55,21 +56,23 @@ class ExponentialStep:
     scale: Scalar
     h: Scalar
     z: Scalar
+    first: Scalar
 
     def weight(self, k: int) -> Scalar:
         """Scale h φ_k(z)."""
-        if k == 1:
-            # h φ_1(z) = ±(e^z - 1), which also holds at the end of a schedule, where h is infinite.
-            return self.scale * (expm1(self.z) if self.z is self.h else -expm1(self.z))
-        return self.scale * self.h * phi(k, self.z)
+        return self.first if k == 1 else self.scale * self.h * phi(k, self.z)
 
 
 def exponential_step(schedule: NoiseSchedule, s: Scalar, t: Scalar, prediction: Prediction) -> ExponentialStep:
     """Coefficients of the exact solution from s to t; see ``ExponentialStep``."""
     h = schedule.half_log_snr(t) - schedule.half_log_snr(s)
-    if prediction == "noise":
-        return ExponentialStep(schedule.alpha(t) / schedule.alpha(s), -schedule.sigma(t), h, h)
-    return ExponentialStep(schedule.sigma(t) / schedule.sigma(s), schedule.alpha(t), h, -h)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if prediction == "data":
+        return ExponentialStep(sigma / schedule.sigma(s), alpha, h, -h, -alpha * expm1(-h))
+    # -σ_t (e^h - 1) = α_t ρ_s (e^{-h} - 1): of the two, the one whose exponential doesn't overflow.
+    down, up = alpha * schedule.rho(s) * expm1(-h), -sigma * expm1(h)
+    first = torch.where(h > 0, down, up) if isinstance(h, Tensor) else down if h > 0 else up
+    return ExponentialStep(alpha / schedule.alpha(s), -sigma, h, h, first)
 
 
 def predictor(denoiser: Model, prediction: Prediction) -> Callable[[Any, Scalar], Any]:

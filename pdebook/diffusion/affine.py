@@ -152,14 +152,23 @@ class Tableau:
 
     @staticmethod
     def from_dict(table: Mapping[str, Any]) -> "Tableau":
-        """Inverse of ``to_dict``; raises ValueError when entries are missing or their sizes disagree."""
+        """Inverse of ``to_dict``; raises ValueError when entries are missing, disagree or make no table."""
         missing = {"times", "symbols", "weights"} - set(table)
         if missing:
             raise ValueError(f"table must have times, symbols and weights; missing: {', '.join(sorted(missing))}")
         weights = np.asarray(table["weights"], dtype=np.float64)
         if weights.ndim < 2 or weights.shape[:2] != (len(table["times"]) + 1, len(table["symbols"])):
             raise ValueError(f"weights must have shape (times + 1, symbols), got {weights.shape}")
-        return Tableau(tuple(table["times"]), tuple(table["symbols"]), weights)
+        times, symbols = tuple(float(t) for t in table["times"]), tuple(table["symbols"])
+        if not np.isfinite(weights).all() or not np.isfinite(times).all():
+            raise ValueError("times and weights must be finite")
+        if len(set(symbols)) != len(symbols) or "x" not in symbols:
+            raise ValueError(f"symbols must be distinct and hold x, got {', '.join(map(str, symbols))}")
+        for i, row in enumerate(weights[:-1]):
+            early = {f"e{j}" for j in range(i, len(times))}
+            if any(name in early and np.any(weight != 0) for name, weight in zip(symbols, row, strict=True)):
+                raise ValueError(f"weights of row {i} must not use an evaluation that comes later")
+        return Tableau(times, symbols, weights)
 
 
 def symbolic_noise(k: int, x: State) -> Affine:

@@ -1,5 +1,6 @@
 """Samplers to compare with: DDIM, classical Runge-Kutta methods in three variables, and scipy's adaptive RK45."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -156,6 +157,9 @@ def rk45(
     if len(times) != 2:
         raise ValueError(f"times must be the first and the last time, got {len(times)} values")
     check_state(x)
+    for name, value in {"rtol": rtol, "atol": atol}.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}")
     schedule = denoiser.schedule
     start, end = (float(t) for t in columns(times, x, schedule))
 

@@ -207,6 +207,10 @@ class Denoiser:
             raise ValueError(f"predicts must be one of {', '.join(PARAMETERISATIONS)}, got {predicts!r}")
         if isinstance(time_input, str) and time_input not in (*TIME_INPUTS, "raw"):
             raise ValueError(f"time_input must be one of {', '.join(TIME_INPUTS)} or raw, got {time_input!r}")
+        if guidance is not None and not isinstance(guidance, ClassifierFree | ClassifierGuidance):
+            raise ValueError(f"guidance must be ClassifierFree, ClassifierGuidance or None, got {guidance!r}")
+        if isinstance(guidance, ClassifierFree) and condition is not None:
+            raise ValueError("condition must be left out with ClassifierFree, which holds the label itself")
         self.net = net
         self.schedule = schedule
         self.predicts = predicts
@@ -237,7 +241,14 @@ class Denoiser:
         return output
 
     def both(self, x: Tensor, t: Scalar) -> tuple[Tensor, Tensor]:
-        """Data and noise predictions (x_0, ε) from one evaluation."""
+        """Data and noise predictions (x_0, ε) from one evaluation.
+
+        Raises:
+            ValueError: times that differ by sample without the shape (batch, 1, ..., 1), or a wrong output of the network.
+        """
+        if isinstance(t, Tensor) and t.ndim and t.shape != (len(x), *[1] * (x.ndim - 1)):
+            expected = (len(x), *[1] * (x.ndim - 1))
+            raise ValueError(f"t must be a number or a tensor of shape {expected}, got shape {tuple(t.shape)}")
         self.evaluations += 1
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         if isinstance(self.guidance, ClassifierFree):

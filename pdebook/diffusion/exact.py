@@ -41,8 +41,12 @@ class GaussianMixture:
                 f"covariances must have shape ({components},), ({components}, {dim}) or ({components}, {dim}, {dim}), "
                 f"got {tuple(covariances.shape)}"
             )
-        if not bool((weights > 0).all()):
-            raise ValueError("weights must be positive")
+        if not bool((weights > 0).all()) or not bool(weights.isfinite().all()) or not components:
+            raise ValueError("weights must be positive and finite, at least one")
+        if not bool(means.isfinite().all()) or not bool(covariances.isfinite().all()):
+            raise ValueError("means and covariances must be finite")
+        if classes is not None and classes.shape != weights.shape:
+            raise ValueError(f"classes must have shape {tuple(weights.shape)}, got {tuple(classes.shape)}")
         self.log_weights = (weights / weights.sum()).log()
         self.means = means
         self.basis: Tensor | None = None
@@ -83,6 +87,8 @@ class GaussianMixture:
         self, x: Tensor, alpha: Scalar, sigma: Scalar, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated residuals, variances, and the log of w_k N(x; α μ_k, α² C_k + σ²)."""
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         alpha, sigma = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, 1, 1) for v in (alpha, sigma))
         residual = self._rotated(x, alpha)
         variance = alpha**2 * self.variances + sigma**2
@@ -155,6 +161,7 @@ class GaussianMixture:
             if label is None:
                 raise ValueError("label must be given with guidance")
             options["guidance"] = ClassifierFree(label, -1, guidance)
+            label = None
         return Denoiser(net, schedule, time_input="raw", condition=label, **options)
 
 

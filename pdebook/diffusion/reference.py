@@ -1,5 +1,6 @@
 """Reference solutions of the probability-flow ODE that state their own error."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pdebook.diffusion.denoiser import Denoiser
+from pdebook.diffusion.sampling import check_state, columns
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ def probability_flow(
         steps: number of steps to begin with.
         max_steps: largest number of steps.
     Raises:
-        ValueError: a tolerance that is not positive.
+        ValueError: a tolerance that is not positive, no steps, an unusable state, or times out of range or not falling.
         ArithmeticError: the tolerance is not reached with ``max_steps``.
     Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.9.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_state(x)
+    columns((start, end), x, denoiser.schedule, rising=end > start)
     coarse = _solve(denoiser, x.double(), start, end, steps)
     while True:
         steps *= 2
@@ -65,7 +71,7 @@ def probability_flow(
         error = float((fine - coarse).flatten(1).square().mean(1).sqrt().max())
         if error <= tolerance:
             return Reference(fine.to(x.dtype), error, steps)
-        if 2 * steps > max_steps:
+        if 2 * steps > max_steps or not math.isfinite(error):
             raise ArithmeticError(
                 f"tolerance {tolerance} was not reached with {steps} steps: the last change was {error:.3g}"
             )

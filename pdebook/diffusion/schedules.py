@@ -1,7 +1,8 @@
 """Noise schedules: how much signal α(t) and noise σ(t) a noisy sample x_t = α(t) x_0 + σ(t) ε holds, and grids of times.
 
-Everything is computed in float64: a float in, a float out; a tensor in, a float64 tensor out. Half the logarithm of the
-signal-to-noise ratio, λ(t) = log(α(t)/σ(t)) (``half_log_snr``), falls strictly in t. ``SCHEDULES`` registers one of each kind.
+Everything is computed in float64: a float in, a float out; a tensor in, a tensor of its dtype out, so hand in float64. Half the
+logarithm of the signal-to-noise ratio, λ(t) = log(α(t)/σ(t)) (``half_log_snr``), falls strictly in t. ``SCHEDULES`` registers one
+of each kind.
 """
 
 import math
@@ -9,6 +10,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -425,4 +427,8 @@ def time_grid(
         times = [round(first + fraction * (last - first)) / schedule.steps for fraction in fractions]
     else:
         raise ValueError(f"kind must be half_log_snr, time, quadratic, rho or discrete, got {kind!r}")
+    if any(later >= earlier for earlier, later in pairwise(times)):
+        raise ValueError(
+            f"steps must leave room between start and end: {steps} steps from {start} to {end} are not distinct"
+        )
     return times

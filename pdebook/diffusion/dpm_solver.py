@@ -261,7 +261,8 @@ def adaptive(
         scale = (rtol * torch.maximum(low.abs(), previous.abs())).clamp(min=atol)
         error = float((((high - low) / scale) ** 2).flatten(1).mean(1).sqrt().max())
         attempts.append((s, t, error, error <= 1.0))
-        if not math.isfinite(error) or len(attempts) >= max_attempts:
+        arrived = error <= 1.0 and t == end
+        if not math.isfinite(error) or (len(attempts) >= max_attempts and not arrived):
             reason = (
                 "the error estimate is not finite"
                 if not math.isfinite(error)

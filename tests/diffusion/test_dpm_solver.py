@@ -172,6 +172,10 @@ def test_no_error_at_all_is_safe() -> None:
 def test_adaptive_gives_up_with_a_reason() -> None:
     with pytest.raises(DivergenceError, match=r"adaptive stopped at attempt 3, time .*: no end after 3 attempts"):
         solve(3, max_attempts=3)
+    needed = len(solve(3)[0].attempts)
+    assert len(solve(3, max_attempts=needed)[0].attempts) == needed
+    with pytest.raises(DivergenceError, match=f"no end after {needed - 1} attempts"):
+        solve(3, max_attempts=needed - 1)
     broken = Denoiser(lambda x, t: x * torch.nan, VPLinear())
     with pytest.raises(
         DivergenceError, match="adaptive stopped at attempt 1, time 1: the error estimate is not finite"

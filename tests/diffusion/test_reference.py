@@ -27,9 +27,9 @@ def test_ten_digits_on_the_ring_and_order_eight() -> None:
     rough = probability_flow(denoiser, x, 1.0, bed.end, tolerance=1e-4)
     error = float((rough.x - fine.x).square().mean(1).sqrt().max())
     assert error <= rough.error
-    # Order 8: halving the step divides the change by 256 in the limit; a wrong extrapolation leaves 64 or less.
+    # Order 8: halving the step divides the change by 256 in the limit; order 6 by 64, before the limit 130.
     changes = [probability_flow(denoiser, x, 1.0, bed.end, tolerance=1.0, steps=steps).error for steps in (16, 32)]
-    assert changes[0] / changes[1] > 100
+    assert changes[0] / changes[1] > 250
 
 
 def test_result_keeps_the_dtype_and_runs_both_ways() -> None:

@@ -41,7 +41,7 @@ unit: install ## tests of the library
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q tests --ignore tests/book
 
 chapters-test: install ## run every chapter again and compare its outputs
-	$(BIN)/python -m pytest -n 2 -q --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider chapters
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider chapters
 
 book-test: install ## build the book, check it, open it in a browser
 	$(BIN)/python -m pytest -q tests/book

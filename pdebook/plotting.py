@@ -140,9 +140,22 @@ METHODS: Mapping[str, MethodStyle] = {
     "dpm-solver-v3": MethodStyle(RED, "X", "dashed"),
     "unipc-2": MethodStyle(GREEN, "h", "solid"),
     "unipc-3": MethodStyle(GREEN, "h", "dashed"),
-    "deis": MethodStyle(GREEN, "X", "dotted"),
-    "usf": MethodStyle(GREEN, "X", "dashdot"),
-    "pndm": MethodStyle(ORANGE, "p", "dashed"),
+    "tab-1": MethodStyle(SKY, ">", "dotted"),
+    "tab-2": MethodStyle(SKY, ">", "dashed"),
+    "tab-3": MethodStyle(BLUE, ">", "solid"),
+    "rho-ab-3": MethodStyle(BLUE, ">", "dashdot"),
+    "lambda-ab-3": MethodStyle(BLUE, "H", "dotted"),
+    "rho-rk-3": MethodStyle(GREY, "H", "dashed"),
+    "frozen-score": MethodStyle(RED, "H", "dashdot"),
+    "ipndm": MethodStyle(GREEN, "p", "dotted"),
+    "s-pndm": MethodStyle(GREEN, "p", "dashed"),
+    "f-pndm": MethodStyle(GREEN, "p", "solid"),
+    "fon": MethodStyle(PURPLE, "p", "dashdot"),
+    "usf": MethodStyle(BLACK, "*", "dotted"),
+    "random-search": MethodStyle(GREY, "8", "dotted"),
+    "evolution": MethodStyle(ORANGE, "8", "dashed"),
+    "predictor-search": MethodStyle(BLUE, "8", "solid"),
+    "dpm-solver-v3-1": MethodStyle(RED, "X", "dotted"),
     "sde": MethodStyle(PURPLE, "d", "dotted"),
     "sde-dpm-solver++2m": MethodStyle(PURPLE, "d", "dashdot"),
 }
@@ -154,7 +167,7 @@ def method_style(name: str) -> MethodStyle:
     if key in METHODS:
         return METHODS[key]
     taken = {(style.marker, style.dash) for style in METHODS.values()}
-    free = [pair for pair in itertools.product("oshDPXpd8", _DASHES) if pair not in taken]
+    free = [pair for pair in itertools.product("oshDPXd8<>Hv^", _DASHES) if pair not in taken]
     code = zlib.crc32(key.encode())
     marker, dash = free[code % len(free)]
     return MethodStyle((BLUE, RED, GREEN, ORANGE, PURPLE, SKY)[code // len(free) % 6], marker, dash)

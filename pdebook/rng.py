@@ -9,7 +9,7 @@ Its 128-bit counter holds the block index in words 0 and 1 and the sample in wor
 | who draws | block index |
 |---|---|
 | ``random_bits``, ``normals_at`` | given: for instance the heap number of a node of a Brownian tree of any depth up to 62 |
-| ``uniform``, ``normal``, ``integers``, ``NoiseSource`` | draw number times 2^24, plus the position in the sample's draw |
+| all the others | draw number times 2^24, plus the position in the sample's draw |
 
 A block of 128 bits gives two numbers of 53 bits. Different purposes take different streams, or seeds from ``fold_in``.
 
@@ -225,6 +225,24 @@ def integers(
         raise ValueError(f"high must be in [1, 2^32], got {high}")
     numbers = uniform(seed, samples, shape, stream=stream, index=index, dtype=torch.float64, device=device)
     return (numbers * high).long().clamp_(max=high - 1)
+
+
+def rademacher(
+    seed: int,
+    samples: Shaped[Tensor, " batch"],
+    shape: Sequence[int] = (),
+    *,
+    stream: int = 0,
+    index: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "batch *shape"]:
+    """Signs: 1 or -1, each with probability 1/2.
+
+    Args and Raises: as ``uniform``.
+    """
+    numbers = uniform(seed, samples, shape, stream=stream, index=index, dtype=torch.float64, device=device)
+    return (2.0 * (numbers < 0.5) - 1.0).to(dtype)
 
 
 def permutation(seed: int, size: int, *, stream: int = 0) -> Int64[Tensor, " size"]:

@@ -151,3 +151,12 @@ def test_permutations():
 
 def test_streams_are_independent_of_seeds_made_from_names():
     assert not torch.equal(rng.normal(rng.fold_in(0, 1), torch.arange(9)), rng.normal(0, torch.arange(9), stream=1))
+
+
+def test_signs_are_fair_and_belong_to_their_sample(device):
+    signs = rng.rademacher(2, torch.arange(400), (100,), dtype=torch.float64, device=device)
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    # 40,000 signs: the mean's standard error is 0.005.
+    assert abs(float(signs.mean())) < 0.02
+    assert torch.equal(rng.rademacher(2, torch.tensor([7]), (100,), dtype=torch.float64, device=device), signs[7:8])
+    assert not torch.equal(rng.rademacher(3, torch.arange(400), (100,), dtype=torch.float64, device=device), signs)

@@ -7,6 +7,7 @@
 | ``affine`` | ``axpby``, the one operation of samplers, and the tracer that reads off a sampler's tableau |
 | ``sampling`` | the sampler's signature and checks, the exact exponential step |
 | ``multistep``, ``unipc``, ``baselines`` | DPM-Solver++ 2M/3M and its SDE form; UniPC; DDIM and Runge-Kutta |
+| ``derivatives`` | derivatives of a denoiser: along the flow, the diagonal of its Jacobian |
 | ``exact``, ``reference`` | Gaussian mixtures with their exact denoiser; reference solutions that state their error |
 | ``testbeds``, ``digits`` | shared problems; the shipped digit network and classifier |
 | ``interpolants`` | paths from one distribution to another, whose signal-to-noise ratio need not be monotone |

@@ -60,6 +60,12 @@ class RungeKutta:
         """Stage positions: row sums of a."""
         return tuple(sum(row, 0.0) for row in self.a)
 
+    def __post_init__(self) -> None:
+        if len(self.a) != len(self.b) or any(len(row) > i for i, row in enumerate(self.a)):
+            raise ValueError(f"a must have one row for each of the {len(self.b)} stages, and row i at most i numbers")
+        if abs(sum(self.b) - 1.0) > 1e-12:
+            raise ValueError(f"b must sum to 1, got {sum(self.b)}")
+
 
 RUNGE_KUTTA: dict[str, RungeKutta] = {
     method.name: method
@@ -67,7 +73,11 @@ RUNGE_KUTTA: dict[str, RungeKutta] = {
         RungeKutta("euler", 1, ((),), (1.0,)),
         RungeKutta("heun", 2, ((), (1.0,)), (0.5, 0.5)),
         RungeKutta("midpoint", 2, ((), (0.5,)), (0.0, 1.0)),
+        RungeKutta("kutta3", 3, ((), (0.5,), (-1.0, 2.0)), (1 / 6, 2 / 3, 1 / 6)),
         RungeKutta("heun3", 3, ((), (1 / 3,), (0.0, 2 / 3)), (0.25, 0.0, 0.75)),
+        RungeKutta("ralston3", 3, ((), (0.5,), (0.0, 0.75)), (2 / 9, 1 / 3, 4 / 9)),
+        RungeKutta("van-der-houwen3", 3, ((), (8 / 15,), (0.25, 5 / 12)), (0.25, 0.0, 0.75)),
+        RungeKutta("ssprk3", 3, ((), (1.0,), (0.25, 0.25)), (1 / 6, 1 / 6, 2 / 3)),
         RungeKutta("rk4", 4, ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
     )
 }
@@ -78,7 +88,7 @@ Variable = Literal["time", "half_log_snr", "rho"]
 
 @sampler
 def runge_kutta(
-    denoiser: Model, x: State, times: list[Scalar], *, method: str = "heun", variable: Variable = "time"
+    denoiser: Model, x: State, times: list[Scalar], *, method: str | RungeKutta = "heun", variable: Variable = "time"
 ) -> Steps:
     """A classical Runge-Kutta method on the whole right-hand side of the probability-flow ODE.
 
@@ -92,16 +102,16 @@ def runge_kutta(
         denoiser: model.
         x: state at ``times[0]``.
         times: falling times; stages lie at fractions of the interval in the chosen variable.
-        method: a name in ``RUNGE_KUTTA``.
+        method: a name in ``RUNGE_KUTTA``, or a tableau.
         variable: independent variable.
     Raises:
         ValueError: an unknown method or variable.
     """
-    if method not in RUNGE_KUTTA:
-        raise ValueError(f"method must be one of {', '.join(RUNGE_KUTTA)}, got {method!r}")
+    if not isinstance(method, RungeKutta) and method not in RUNGE_KUTTA:
+        raise ValueError(f"method must be a RungeKutta or one of {', '.join(RUNGE_KUTTA)}, got {method!r}")
     if variable not in ("time", "half_log_snr", "rho"):
         raise ValueError(f"variable must be 'time', 'half_log_snr' or 'rho', got {variable!r}")
-    schedule, tableau = denoiser.schedule, RUNGE_KUTTA[method]
+    schedule, tableau = denoiser.schedule, method if isinstance(method, RungeKutta) else RUNGE_KUTTA[method]
 
     def position(t: Scalar) -> Scalar:
         return t if variable == "time" else getattr(schedule, variable)(t)

@@ -1,0 +1,16 @@
+"""Differential equations on batches: one engine for ordinary, controlled and stochastic ones, with gradients.
+
+| module | holds |
+|---|---|
+| ``solve`` | ``solve``: one call for every term, solver, controller and adjoint; what is saved; what comes back |
+| ``terms`` | ordinary, controlled, stochastic and second-order equations |
+| ``tableaus`` | Runge-Kutta methods as data, their order conditions checked |
+| ``runge_kutta``, ``implicit`` | the engine for explicit methods; diagonally implicit ones for stiff equations |
+| ``symplectic``, ``reversible``, ``stochastic`` | leapfrog; reversible Heun; methods for stochastic equations |
+| ``controllers`` | fixed grids; PID control of the error, each trajectory with its own step |
+| ``adjoints`` | gradients: through the steps, with checkpoints, by a backward solve, by exact reversal |
+| ``events`` | stopping where a function of the state is zero |
+| ``brownian`` | Brownian motion as a function of a seed |
+| ``paths``, ``signatures`` | controls from irregular data; log-signatures |
+| ``compat`` | ``odeint`` and ``sdeint`` with the arguments of torchdiffeq and torchsde |
+"""

@@ -1,0 +1,10 @@
+"""Algebraic equations: linear systems known by their products, nonlinear systems, least squares; a batch at a time.
+
+| module | holds |
+|---|---|
+| ``results`` | what a solver hands back: solution, history, status of each sample |
+| ``operators`` | matrix-free linear operators: sums, products, adjoints, Jacobians |
+| ``krylov`` | GMRES |
+| ``nonlinear`` | fixed points (Picard, Anderson, Broyden), Newton, gradients through their solutions |
+| ``least_squares`` | Levenberg and Marquardt's method, Jacobians point by point |
+"""

@@ -59,7 +59,7 @@ def gmres(
         check_start("x0", x0, complex_too=True)
         if x0.shape != b.shape:
             raise ValueError(f"x0 must have the shape of b, {tuple(b.shape)}, got {tuple(x0.shape)}")
-    batch, size = len(b), b[0].numel() if len(b) else 1
+    batch, size = len(b), b[0].numel()
     restart = min(restart, size)
 
     def apply(function: Callable[[Tensor], Tensor], v: Tensor, name: str) -> Tensor:

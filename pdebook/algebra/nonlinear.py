@@ -390,7 +390,7 @@ class _NewtonStep(torch.autograd.Function):
         return torch.zeros_like(gap)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Solve w = (∂f/∂z)ᵀ w + v."""
         (z,) = ctx.saved_tensors
         twice = torch.is_grad_enabled() and ctx.order > 0

@@ -95,9 +95,9 @@ def default_tolerance(dtype: torch.dtype) -> float:
 def check_start(name: str, x: Tensor, *, complex_too: bool = False) -> None:
     """Raise ValueError unless x is a finite floating-point tensor with a batch axis."""
     wanted = "floating-point or complex" if complex_too else "floating-point"
-    if x.ndim < 1 or not (x.is_floating_point() or (complex_too and x.is_complex())):
+    if x.ndim < 1 or not len(x) or not (x.is_floating_point() or (complex_too and x.is_complex())):
         raise ValueError(
-            f"{name} must be a {wanted} tensor of shape (batch, ...), got {x.dtype} of shape {tuple(x.shape)}"
+            f"{name} must be a {wanted} tensor of shape (batch, ...) with a sample at least, got {x.dtype} of shape {tuple(x.shape)}"
         )
     bad = (~x.isfinite()).flatten(1).any(1) if x.ndim > 1 else ~x.isfinite()
     if bool(bad.any()):

@@ -141,7 +141,7 @@ def runge_kutta_growth(schedule: NoiseSchedule, s: Scalar, t: Scalar) -> Scalar:
     e3 = k_middle * (half.ratio + half.first * e2)
     e4 = k_t * (whole.ratio + whole.first * e3)
     step = whole.ratio + whole.first * (RK4[0] * k_s + RK4[1] * e2 + RK4[2] * e3 + RK4[3] * e4)
-    return abs(step) * sqrt(power[0] / power[2])
+    return sqrt(step**2 * power[0] / power[2])
 
 
 @sampler

@@ -1,0 +1,362 @@
+"""Gradients of a solve: through its steps, with checkpoints, or by an equation of their own.
+
+Step sizes are constants for all of them. ``Direct`` and ``Checkpointed`` differentiate the discrete solution exactly, ``Backsolve``
+the continuous one, so its gradient is as good as its tolerance; ``reversible.Reversible`` is exact at constant memory.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pdebook.diffeq.adaptive import STATUS, search
+from pdebook.diffeq.controllers import PID
+from pdebook.diffeq.plan import Plan, StepInfo, gather, walk
+from pdebook.diffeq.runge_kutta import Solver, Step
+from pdebook.diffeq.terms import SDE, Bound
+
+Visit = Callable[[int, StepInfo, Step], None]
+
+
+class Adjoint(Protocol):
+    """A way to form gradients."""
+
+    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
+        """Whether a plan must be kept; asked once before an adaptive solve."""
+
+    def run(
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """State at the end and saved states (batch, times, size), with gradients."""
+
+
+def wants_gradient(bound: Bound, y: Tensor, t: Tensor) -> bool:
+    """Whether anything that the field uses needs a gradient, hidden tensors included: one evaluation tells."""
+    if not torch.is_grad_enabled():
+        return False
+    if y.requires_grad or any(p.requires_grad for p in parameters(bound)):
+        return True
+    values = [bound.field(t, y)]
+    if isinstance(bound.term, SDE):
+        values.append(bound.diffusion(t, y))
+    return any(value.requires_grad for value in values)
+
+
+def parameters(bound: Bound) -> list[Tensor]:
+    """Parameters of the term's modules and of modules among its arguments, and tensors among the arguments."""
+    modules = [*bound.term.modules(), *(arg for arg in bound.args if isinstance(arg, nn.Module))]
+    found = [p for module in modules for p in module.parameters()]
+    found += [arg for arg in bound.args if isinstance(arg, Tensor)]
+    unique = {id(p): p for p in found if p.requires_grad}
+    return list(unique.values())
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Differentiate through the steps by autograd: exact for the discrete solution, memory grows with the number of steps."""
+
+    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
+        """If anything needs a gradient."""
+        return wants_gradient(bound, y, t)
+
+    def run(
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Walk the plan; autograd records it."""
+        final, _, saved = walk(bound, solver, plan, y, visit=visit)
+        return final, gather(saved, len(y), plan.saved, y) if plan.saved else None
+
+
+def _refuse(visit: Visit | None, name: str) -> None:
+    if visit is not None:
+        raise ValueError(f"record and dense need adjoint Direct; {name} does not keep the steps")
+
+
+def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> None:
+    """Raise ValueError if the field uses a tensor that needs a gradient and is neither in a module of the term nor in ``args``."""
+    with torch.enable_grad():
+        outputs = [bound.field(t, y.detach())]
+        if isinstance(bound.term, SDE):
+            outputs.append(bound.diffusion(t, y.detach()))
+    names = {id(p) for p in known}
+    stack, seen = [out.grad_fn for out in outputs if out.grad_fn is not None], set()
+    ends = {id(p.grad_fn) for p in known if p.grad_fn is not None}
+    while stack:
+        node = stack.pop()
+        if node in seen or id(node) in ends:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in names:
+            raise ValueError(
+                f"the field hides a tensor of shape {tuple(variable.shape)} that needs a gradient: "
+                "make the field a torch.nn.Module that owns it, or pass it in args"
+            )
+        stack += [following for following, _ in node.next_functions if following is not None]
+
+
+def substituted(bound: Bound, known: list[Tensor], values: list[Tensor]) -> Bound:
+    """The term with leaf copies ``values`` in place of those arguments that are not leaves."""
+    by_id = {id(old): new for old, new in zip(known, values, strict=True)}
+    args = tuple(by_id.get(id(arg), arg) if isinstance(arg, Tensor) else arg for arg in bound.args)
+    return Bound(bound.term, bound.layout, args)
+
+
+def leaves(known: list[Tensor], bound: Bound) -> list[Tensor]:
+    """What to differentiate with respect to: parameters themselves, and leaf copies of arguments."""
+    in_args = {id(arg) for arg in bound.args if isinstance(arg, Tensor)}
+    return [p.detach().requires_grad_() if id(p) in in_args else p for p in known]
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Keep few states, and repeat the steps between them: the gradient of ``Direct`` with memory for ``checkpoints`` states.
+
+    With c checkpoints and r repetitions of a step, (c + r choose c) steps can be reversed (Griewank); by default both grow like
+    the logarithm of the number of steps.
+
+    Args:
+        checkpoints: number of states that are kept at once; by default as many as halving the steps needs.
+    Raises:
+        ValueError: no checkpoints.
+    Source: Griewank 1992, Achieving logarithmic growth of temporal and spatial complexity in reverse automatic differentiation.
+    """
+
+    checkpoints: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoints is not None and self.checkpoints < 1:
+            raise ValueError(f"checkpoints must be at least 1, got {self.checkpoints}")
+
+    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
+        """If anything needs a gradient."""
+        return wants_gradient(bound, y, t)
+
+    def run(
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Walk the plan without recording; the backward pass walks it again in pieces."""
+        _refuse(visit, "Checkpointed")
+        known = parameters(bound)
+        if torch.is_grad_enabled():
+            check_hidden(bound, y, plan.times[0], known)
+        slots = self.checkpoints or max(1, math.ceil(math.log2(max(2, plan.steps))))
+        final, ys = _Checkpointed.apply(bound, solver, plan, slots, y, *known)
+        return final, ys if plan.saved else None
+
+
+class _Checkpointed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, bound: Bound, solver: Solver, plan: Plan, slots: int, y: Tensor, *known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.bound, ctx.solver, ctx.plan, ctx.slots = bound, solver, plan, slots
+        ctx.save_for_backward(y, *known)
+        final, _, saved = walk(bound, solver, plan, y)
+        return final, gather(saved, len(y), plan.saved, y)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_final: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        y, *known = ctx.saved_tensors
+        targets = leaves(known, ctx.bound)
+        bound, plan, solver = substituted(ctx.bound, known, targets), ctx.plan, ctx.solver
+        totals = [torch.zeros_like(p) for p in known]
+        state = (y, *solver.start(bound, plan.times[0], y))
+
+        def collect(outputs: list[Tensor], grads: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+            if not pairs:
+                return [torch.zeros_like(x) for x in inputs]
+            found = torch.autograd.grad(
+                [o for o, _ in pairs], [*inputs, *targets], [g for _, g in pairs], allow_unused=True
+            )
+            for total, grad in zip(totals, found[len(inputs) :], strict=True):
+                if grad is not None:
+                    total += grad
+            return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found[: len(inputs)], strict=True)]
+
+        def one(i: int, state: tuple[Tensor, ...], grads: list[Tensor]) -> list[Tensor]:
+            with torch.enable_grad():
+                inputs = [part.detach().requires_grad_() for part in state]
+                carry = None if i in plan.restarts else tuple(inputs[1:])
+                final, after, saved = walk(bound, solver, plan, inputs[0], carry=carry, first=i, last=i + 1)
+                assert after is not None
+                outputs, cotangents = [final, *after], list(grads)
+                for rows, columns, values in saved:
+                    outputs.append(values)
+                    cotangents.append(grad_ys[rows, columns])
+                return collect(outputs, cotangents, inputs)
+
+        def reverse(first: int, last: int, state: tuple[Tensor, ...], grads: list[Tensor], slots: int) -> list[Tensor]:
+            while last - first > 1:
+                middle = first + split(last - first, slots)
+                with torch.no_grad():
+                    end, carry, _ = walk(bound, solver, plan, state[0], carry=state[1:], first=first, last=middle)
+                assert carry is not None
+                grads = reverse(middle, last, (end, *carry), grads, max(slots - 1, 0))
+                last = middle
+            return one(first, state, grads)
+
+        grads = [grad_final, *(torch.zeros_like(part) for part in state[1:])]
+        grads = reverse(0, plan.steps, state, grads, ctx.slots)
+        # The first stages are a function of the start.
+        with torch.enable_grad():
+            start = y.detach().requires_grad_()
+            carry = solver.start(bound, plan.times[0], start)
+            (extra,) = collect(list(carry), grads[1:], [start])
+        return None, None, None, None, grads[0] + extra, *totals
+
+
+def split(steps: int, slots: int) -> int:
+    """After how many of ``steps`` steps to keep the next state, with room for ``slots`` more."""
+    if slots == 0 or steps == 2:
+        return steps - 1
+    repeats = 1
+    while math.comb(slots + repeats, slots) < steps:
+        repeats += 1
+    return min(steps - 1, max(1, math.ceil(steps * repeats / (repeats + slots))))
+
+
+@dataclass(frozen=True)
+class Backsolve:
+    """The continuous adjoint: gradients solve a differential equation backwards in time, at constant memory.
+
+        da/dt = -(∂f/∂y)ᵀ a,   dG/dt = -Σ_batch (∂f/∂θ)ᵀ a,   from a(t_1) = ∂L/∂y(t_1)
+
+    with ∂L/∂y(t_i) added to a at each saved time, while y is solved backwards along with a. The gradient is that of the
+    continuous problem: it differs from the discrete solution's by the order of the tolerance, and fails where the equation
+    backwards is unstable. The batch takes one step size together.
+
+    Args:
+        solver: method for the backward solve; that of the forward solve if left out.
+        controller: its step sizes; default tolerances if left out.
+        seminorm: whether G is left out of the error norm, which saves steps: nothing depends on it.
+        max_steps: most passes of the loop between two saved times.
+    Source: Chen et al. 2018; Kidger, Chen and Lyons 2021 for the seminorm.
+    """
+
+    solver: Solver | None = None
+    controller: PID | None = None
+    seminorm: bool = True
+    max_steps: int = 4096
+
+    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
+        """If anything needs a gradient: the backward solve starts from the saved states."""
+        return wants_gradient(bound, y, t)
+
+    def run(
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Walk the plan without recording it.
+
+        Raises:
+            ValueError: a stochastic equation, a complex state, or a method without error estimate for the backward solve.
+        """
+        _refuse(visit, "Backsolve")
+        if isinstance(bound.term, SDE):
+            raise ValueError(
+                "adjoint Backsolve is for ordinary equations; for stochastic ones use Reversible or Direct"
+            )
+        if y.is_complex():
+            raise ValueError("adjoint Backsolve needs a real state")
+        backward = self.solver or solver
+        if not backward.adaptive:
+            raise ValueError(f"adjoint Backsolve needs a solver with an error estimate, {backward.name} has none")
+        known = parameters(bound)
+        if torch.is_grad_enabled():
+            check_hidden(bound, y, plan.times[0], known)
+        final, ys = _Backsolve.apply(bound, solver, plan, self, y, *known)
+        return final, ys if plan.saved else None
+
+
+class _Backsolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, bound: Bound, solver: Solver, plan: Plan, adjoint: Backsolve, y: Tensor, *known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        final, _, saved = walk(bound, solver, plan, y)
+        ys = gather(saved, len(y), plan.saved, y)
+        times = torch.full((len(y), plan.saved), torch.nan, dtype=torch.float64, device=y.device)
+        for rows, columns, targets in zip(plan.rows, plan.columns, plan.targets, strict=True):
+            times[rows, columns] = targets
+        ctx.bound, ctx.adjoint, ctx.solver = bound, adjoint, adjoint.solver or solver
+        ctx.ends = plan.times[0], plan.times[-1], times
+        ctx.save_for_backward(final, *known)
+        return final, ys
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_final: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        y, *known = ctx.saved_tensors
+        targets = leaves(known, ctx.bound)
+        bound = substituted(ctx.bound, known, targets)
+        start, end, times = ctx.ends
+        a = grad_final
+        totals = torch.cat([torch.zeros(p.numel(), dtype=y.dtype, device=y.device) for p in known] or [y.new_empty(0)])
+        here = end
+        for column in range(times.shape[1] - 1, -1, -1):
+            there = times[:, column]
+            y, a, totals = _back(ctx, bound, targets, y, a, totals, here, there)
+            a, here = a + grad_ys[:, column], there
+        y, a, totals = _back(ctx, bound, targets, y, a, totals, here, start)
+        pieces = totals.split([p.numel() for p in known])
+        grads = [piece.reshape(p.shape).to(p.dtype) for piece, p in zip(pieces, known, strict=True)]
+        return None, None, None, None, a, *grads
+
+
+class _AdjointBound:
+    """The adjoint equation for a whole batch as one trajectory, in a time that runs from 0 to 1 along each trajectory's span."""
+
+    def __init__(self, bound: Bound, targets: list[Tensor], shape: torch.Size, here: Tensor, there: Tensor) -> None:
+        self.bound, self.targets, self.shape, self.here, self.span = bound, targets, shape, here, there - here
+        self.evaluations = 0
+
+    def field(self, s: Tensor, z: Tensor) -> Tensor:
+        self.evaluations += 1
+        size = self.shape.numel()
+        y, a = z[0, :size].view(self.shape), z[0, size : 2 * size].view(self.shape)
+        speed = self.span.to(z.dtype)[:, None]
+        with torch.enable_grad():
+            inside = y.detach().requires_grad_()
+            f = self.bound.field(self.here + s * self.span, inside)
+            inputs = [inside, *self.targets]
+            grads = (
+                torch.autograd.grad(f, inputs, -a * speed, allow_unused=True)
+                if f.requires_grad
+                else [None] * len(inputs)
+            )
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(inputs, grads, strict=True)]
+        return torch.cat([(f.detach() * speed).flatten(), *(part.flatten().to(z.dtype) for part in parts)])[None]
+
+
+def _back(
+    ctx: Any, bound: Bound, targets: list[Tensor], y: Tensor, a: Tensor, totals: Tensor, here: Tensor, there: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State, adjoint and parameters' gradient at the times ``there``, from those at the times ``here``."""
+    if bool((here == there).all()):
+        return y, a, totals
+    adjoint, size = ctx.adjoint, y.numel()
+    z = torch.cat([y.flatten(), a.flatten(), totals])[None]
+    mask = None
+    if adjoint.seminorm and len(totals):
+        mask = torch.arange(z.shape[1], device=z.device) < 2 * size
+    zero, one = (torch.full((1,), value, dtype=torch.float64, device=z.device) for value in (0.0, 1.0))
+    found = search(
+        _AdjointBound(bound, targets, y.shape, here, there),  # type: ignore[arg-type]
+        ctx.solver,
+        adjoint.controller or PID(),
+        z,
+        zero,
+        one,
+        max_steps=adjoint.max_steps,
+        mask=mask,
+    )
+    if int(found.status[0]):
+        what = STATUS[int(found.status[0])]
+        raise ArithmeticError(f"the backward solve of Backsolve failed ({what}) at {float(found.t[0]):.3g} of its way")
+    parts = found.y[0]
+    return parts[:size].view_as(y), parts[size : 2 * size].view_as(a), parts[2 * size :]

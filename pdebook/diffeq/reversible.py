@@ -1,0 +1,170 @@
+"""Reversible Heun: a method that can be undone step by step, so gradients are exact at constant memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdebook.diffeq.adjoints import Visit, check_hidden, leaves, parameters, substituted, wants_gradient
+from pdebook.diffeq.plan import Plan, gather, walk
+from pdebook.diffeq.runge_kutta import Carry, Solver, Step, step_size
+from pdebook.diffeq.stochastic import increments, linear
+from pdebook.diffeq.symplectic import hermite
+from pdebook.diffeq.terms import SDE, Bound
+
+
+@dataclass(frozen=True)
+class ReversibleHeun:
+    """Reversible Heun, for ordinary and Stratonovich equations; F ΔX is f h, or f h + g ΔW.
+
+        ŷ_1 = 2 y_0 - ŷ_0 + F_0 ΔX,   y_1 = y_0 + (F_0 + F_1)/2 ΔX,   F_1 = F(t_1, ŷ_1);   ŷ_0 = y_0 at the start
+
+    One evaluation a step. Second order for ordinary equations; strong order 1/2, or 1 for additive and for commutative noise. For
+    dy/dt = λ y it is stable only for h λ strictly between -i and i: not for any decay.
+
+    Source: Kidger, Foster, Li and Lyons 2021, Efficient and accurate gradients for neural SDEs, algorithm 1.
+    """
+
+    name: str = "reversible-heun"
+    order: float = 2
+    error_order: float = 2
+    adaptive: bool = True
+
+    def check(self, term: Any) -> None:
+        """Raise ValueError for an Ito equation whose noise depends on the state."""
+        if isinstance(term, SDE) and term.calculus != "stratonovich" and term.noise != "additive":
+            raise ValueError("solver reversible-heun is for Stratonovich equations, the term is meant in Ito's sense")
+
+    def start(self, bound: Bound, t: Tensor, y: Tensor) -> Carry:
+        """The companion state ŷ = y, and the fields there."""
+        return (y, *fields(bound, t, y))
+
+    def slope(self, bound: Bound, t: Tensor, y: Tensor, carry: Carry) -> Tensor:
+        """The field at the start of a step."""
+        return carry[1]
+
+    def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
+        """One step."""
+        h, w = step_size(t0, t1, y), increments(bound, t0, t1)
+        hat, *before = carry
+        first = product(bound, before, h, w)
+        hat = 2.0 * y - hat + first
+        after = fields(bound, t1, hat)
+        last = product(bound, after, h, w)
+        new = y + 0.5 * (first + last)
+        # Slopes at both ends say how to interpolate, unless the path is rough.
+        slopes = torch.stack([before[0], after[0]]) if w is None else new[None]
+        return Step(new, 0.5 * (last - first), (hat, *after), slopes)
+
+    def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
+        """Cubic Hermite for ordinary equations, the straight line for stochastic ones."""
+        way = hermite if len(step.stages) == 2 else linear
+        return way(step, y0, t0, t1, rows, times)
+
+
+def fields(bound: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Drift, and diffusion where there is one."""
+    return (bound.field(t, y), bound.diffusion(t, y)) if isinstance(bound.term, SDE) else (bound.field(t, y),)
+
+
+def product(bound: Bound, values: Any, h: Tensor, w: Tensor | None) -> Tensor:
+    """F ΔX."""
+    return values[0] * h if w is None else values[0] * h + bound.term.product(values[1], w)
+
+
+@dataclass(frozen=True)
+class Reversible:
+    """Gradients of reversible Heun by running it backwards: those of ``Direct`` to rounding, memory that does not grow with steps.
+
+    Source: Kidger, Foster, Li and Lyons 2021, section 3.
+    """
+
+    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
+        """If anything needs a gradient."""
+        return wants_gradient(bound, y, t)
+
+    def run(
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Walk the plan without recording it.
+
+        Raises:
+            ValueError: another method, saved times that are not the ends of steps, or recorders.
+        """
+        if not isinstance(solver, ReversibleHeun):
+            raise ValueError(f"adjoint Reversible needs solver ReversibleHeun, got {solver.name}")
+        if visit is not None or plan.restarts:
+            raise ValueError("record, dense and jumps need adjoint Direct; Reversible does not keep the steps")
+        for i in range(plan.steps):
+            if len(plan.rows[i]) and not torch.equal(plan.targets[i], plan.times[i + 1, plan.rows[i]]):
+                raise ValueError("adjoint Reversible saves at the ends of steps only: let ts be among them")
+        known = parameters(bound)
+        if torch.is_grad_enabled():
+            check_hidden(bound, y, plan.times[0], known)
+        final, ys = _Reversible.apply(bound, solver, plan, y, *known)
+        return final, ys if plan.saved else None
+
+
+class _Reversible(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, bound: Bound, solver: ReversibleHeun, plan: Plan, y: Tensor, *known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        final, carry, saved = walk(bound, solver, plan, y)
+        assert carry is not None
+        ctx.bound, ctx.plan, ctx.count = bound, plan, len(known)
+        ctx.save_for_backward(final, *carry, *known)
+        return final, gather(saved, len(y), plan.saved, y)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_final: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        saved, plan = list(ctx.saved_tensors), ctx.plan
+        known = saved[len(saved) - ctx.count :]
+        y, hat, *after = saved[: len(saved) - ctx.count]
+        targets = leaves(known, ctx.bound)
+        bound = substituted(ctx.bound, known, targets)
+        totals = [torch.zeros_like(p) for p in known]
+
+        def pull(t: Tensor, at: Tensor, grads: list[Tensor]) -> Tensor:
+            """Pull gradients of the fields at a state back to the state, and add those of the parameters."""
+            with torch.enable_grad():
+                inside = at.detach().requires_grad_()
+                values = fields(bound, t, inside)
+                pairs = [(v, g) for v, g in zip(values, grads, strict=True) if v.requires_grad]
+                if not pairs:
+                    return torch.zeros_like(at)
+                found = torch.autograd.grad(
+                    [v for v, _ in pairs], [inside, *targets], [g for _, g in pairs], allow_unused=True
+                )
+            for total, grad in zip(totals, found[1:], strict=True):
+                if grad is not None:
+                    total += grad
+            return torch.zeros_like(at) if found[0] is None else found[0]
+
+        def spread(g: Tensor, h: Tensor, w: Tensor | None) -> list[Tensor]:
+            """Gradient with respect to F of g · F ΔX."""
+            if w is None:
+                return [g * h]
+            return [g * h, g * w if bound.term.noise in ("diagonal", "scalar") else g[..., None] * w[:, None]]
+
+        grad_y, grad_hat = grad_final, torch.zeros_like(grad_final)
+        grad_after = [torch.zeros_like(value) for value in after]
+        for i in range(plan.steps - 1, -1, -1):
+            t0, t1 = plan.times[i], plan.times[i + 1]
+            if len(plan.rows[i]):
+                grad_y = grad_y.index_put((plan.rows[i],), grad_ys[plan.rows[i], plan.columns[i]], accumulate=True)
+            h, w = step_size(t0, t1, y), increments(bound, t0, t1)
+            last = product(bound, after, h, w)
+            old_hat = 2.0 * y - hat - last
+            with torch.no_grad():
+                before = list(fields(bound, t0, old_hat))
+            old_y = y - 0.5 * (product(bound, before, h, w) + last)
+            half = spread(0.5 * grad_y, h, w)
+            grad_hat = grad_hat + pull(t1, hat, [g + extra for g, extra in zip(grad_after, half, strict=True)])
+            grad_after = [a + b for a, b in zip(half, spread(grad_hat, h, w), strict=True)]
+            grad_y, grad_hat = grad_y + 2.0 * grad_hat, -grad_hat
+            y, hat, after = old_y, old_hat, before
+        grad_hat = grad_hat + pull(plan.times[0], y, grad_after)
+        return None, None, None, grad_y + grad_hat, *totals

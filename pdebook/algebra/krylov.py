@@ -15,7 +15,7 @@ __all__ = ["gmres"]
 def gmres(
     operator: Callable[[Tensor], Tensor],
     b: Shaped[Tensor, "batch *shape"],
-    x0: Shaped[Tensor, "batch *shape"] | None = None,
+    x0: Shaped[Tensor, "..."] | None = None,
     *,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     rtol: float | int | None = None,

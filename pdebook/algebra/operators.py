@@ -65,7 +65,7 @@ class LinearOperator:
     def __sub__(self, other: "LinearOperator") -> "LinearOperator":
         return self + (-1.0) * other
 
-    def __mul__(self, scale: complex | Tensor) -> "LinearOperator":
+    def __mul__(self, scale: complex | float | int | Tensor) -> "LinearOperator":
         """Operator times a number, or a number for each sample, shape (batch,)."""
         factor = torch.as_tensor(scale)
         adjoint = self.rmatvec

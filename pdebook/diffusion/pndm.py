@@ -69,8 +69,19 @@ def _combine(weights: Sequence[float], values: Sequence[State]) -> State:
     return result
 
 
-def _pseudo_runge_kutta(denoiser: Model, x: State, e1: State, s: Scalar, t: Scalar) -> State:
-    """Gradient part of the classical Runge-Kutta method: its stages are reached by transfers from x, midpoints are those in t."""
+def pseudo_runge_kutta(denoiser: Model, x: State, e1: State, s: Scalar, t: Scalar) -> State:
+    """Gradient part of the classical Runge-Kutta method, ε' = (e_1 + 2 e_2 + 2 e_3 + e_4)/6.
+
+        e_2 = ε(φ(x, e_1, s, m), m),   e_3 = ε(φ(x, e_2, s, m), m),   e_4 = ε(φ(x, e_3, s, t), t),   m = (s + t)/2
+
+    Args:
+        denoiser: model.
+        x: state at s.
+        e1: ε(x, s).
+        s: time before the step.
+        t: time after it.
+    Source: algorithm 2 of the paper.
+    """
     schedule, middle = denoiser.schedule, (s + t) / 2
     e2 = denoiser.noise(transfer(schedule, x, e1, s, middle), middle)
     e3 = denoiser.noise(transfer(schedule, x, e2, s, middle), middle)
@@ -78,20 +89,21 @@ def _pseudo_runge_kutta(denoiser: Model, x: State, e1: State, s: Scalar, t: Scal
     return _combine(RK4, [e1, e2, e3, e4])
 
 
-def _pseudo_heun(denoiser: Model, x: State, e1: State, s: Scalar, t: Scalar) -> State:
-    """Gradient part of the improved Euler method."""
+def pseudo_heun(denoiser: Model, x: State, e1: State, s: Scalar, t: Scalar) -> State:
+    """Gradient part of the improved Euler method, ε' = (e_1 + ε(φ(x, e_1, s, t), t))/2; arguments as ``pseudo_runge_kutta``."""
     e2 = denoiser.noise(transfer(denoiser.schedule, x, e1, s, t), t)
     return _combine((0.5, 0.5), [e1, e2])
 
 
-def _pseudo(denoiser: Model, x: State, times: list[Scalar], order: int, warmup: Warmup) -> Steps:
+def pseudo_steps(denoiser: Model, x: State, times: list[Scalar], order: int, warmup: Warmup) -> Steps:
+    """The loop of ``pndm`` and ``ipndm``: a gradient part, then the transfer; only the first ε of a step enters the history."""
     past: list[State] = []
     for i, s, t in walk(times):
         past = [denoiser.noise(x, s), *past[: order - 1]]
         if warmup == "runge-kutta" and i < order - 1:
-            noise = _pseudo_runge_kutta(denoiser, x, past[0], s, t)
+            noise = pseudo_runge_kutta(denoiser, x, past[0], s, t)
         elif warmup == "heun" and i == 0 and order > 1:
-            noise = _pseudo_heun(denoiser, x, past[0], s, t)
+            noise = pseudo_heun(denoiser, x, past[0], s, t)
         else:
             noise = _combine(ADAMS[len(past)], past)
         x = transfer(denoiser.schedule, x, noise, s, t)
@@ -122,7 +134,7 @@ def ipndm(denoiser: Model, x: State, times: list[Scalar], *, order: int = 4) -> 
     Source: "improved PNDM" of Zhang and Chen 2023 (DEIS).
     """
     _check(times, order)
-    return _pseudo(denoiser, x, times, order, "lower")
+    return pseudo_steps(denoiser, x, times, order, "lower")
 
 
 def runge_kutta_growth(schedule: NoiseSchedule, s: Scalar, t: Scalar) -> Scalar:
@@ -200,7 +212,7 @@ def pndm(
                 stacklevel=4,
             )
             warmup = "lower"
-    return _pseudo(denoiser, x, times, order, warmup)
+    return pseudo_steps(denoiser, x, times, order, warmup)
 
 
 @sampler

@@ -371,6 +371,17 @@ def problem_end(bed: Any, x: Tensor) -> Tensor:
     return multistep(bed.mixture.denoiser(bed.schedule), x, grid, order=3, variant="taylor", ending="full")
 
 
+def test_every_step_of_the_warm_up_is_looked_at() -> None:
+    """The first step is tiny and the second one unstable; a warm-up of order 2 ends before it."""
+    denoiser, grid = ring2d(schedule=VPCosine()).mixture.denoiser(VPCosine()), [0.9946, 0.994, 0.7, 0.5, 0.3, 0.1]
+    x = draws(0, 2)[:, :2]
+    with pytest.warns(RuntimeWarning, match="lower orders"):
+        pndm(denoiser, x, grid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pndm(denoiser, x, grid, order=2)
+
+
 @pytest.mark.parametrize("kind", ["time", "quadratic", "half_log_snr"])
 @pytest.mark.parametrize("steps", [5, 10, 50])
 def test_the_usual_grids_keep_their_warm_up(kind: str, steps: int) -> None:

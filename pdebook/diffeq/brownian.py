@@ -12,7 +12,7 @@ W ~ N(0, h) and H ~ N(0, h/12) are independent. Both formulas hold for t < s too
 H_{t,s} = H_{s,t}. Two steps add as W_{s,u} = W_{s,t} + W_{t,u} and, with l = t - s and k = u - t,
 (l+k) H_{s,u} = l H_{s,t} + k H_{t,u} + (k W_{s,t} - l W_{t,u})/2.
 
-Source: Jelinčič, Foster, Kidger 2024 (arXiv:2405.06464) for the tree with (W, H); Kidger 2022, sections 5.5 and 5.6.
+Source: Jelinčič, Foster, Kidger 2024 (arXiv:2405.06464); Kidger 2022 (arXiv:2202.02435).
 """
 
 import math
@@ -118,7 +118,8 @@ class BrownianTree:
     of l ((p_2-p_1)² + (√(p_2 q_2) - √(p_1 q_1))²) instead of l (p_2-p_1). So take a tolerance below the smallest step; half of it
     serves. Trees that differ in tolerance alone agree at the coarser one's dyadic times.
 
-    A tree with areas is another path than one without. The rounding error of H is about 1e-16 (t1-t0)^{3/2}/h.
+    A tree with areas is another path than one without. The rounding error of H is about 1e-16 (t1-t0)^{3/2}/h. On a CPU the normals
+    of the last query are kept: one nearby shares most of them, and is the same bit for bit without.
 
     Args:
         seed: seed, 0 <= seed < 2^63.
@@ -132,7 +133,7 @@ class BrownianTree:
         device: device.
     Raises:
         ValueError: an argument out of range.
-    Source: Jelinčič, Foster, Kidger 2024, algorithm and leaf rule; the closed form sums their recursion.
+    Source: Jelinčič, Foster, Kidger 2024, for the recursion and the leaf's law, here summed in closed form.
     """
 
     def __init__(

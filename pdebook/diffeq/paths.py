@@ -22,7 +22,7 @@ A path is called with a time, of shape () or (batch,), or with k times for each 
 result is (batch, channel) or (batch, k, channel). Times are kept in float64 and results have the data's dtype. Everything is
 differentiable with respect to data and queried times.
 
-Source: Kidger 2022, section 3.5; Morrill, Kidger, Yang and Lyons 2022 (arXiv:2106.11028) for the Hermite and rectilinear controls.
+Source: Kidger 2022 (arXiv:2202.02435); Morrill, Kidger, Yang and Lyons 2022 (arXiv:2106.11028), Hermite and rectilinear controls.
 """
 
 import math
@@ -54,12 +54,12 @@ def _checked(times: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"times must be floats of at least the precision of data, {data.dtype}, got {times.dtype}")
     shared = times.ndim == 1
     times = times.double().reshape(-1, length)
-    known, place = times.isfinite(), torch.arange(length, device=times.device)
-    count = known.sum(1)
+    place, count = torch.arange(length, device=times.device), times.isfinite().sum(1)
     last = times.gather(1, (count - 1).clamp(min=0)[:, None])
     # Padding goes on by units of time, so that all differences are finite; no query reaches it.
     filled = torch.where(place < count[:, None], times, last + (place - count[:, None] + 1))
-    wrong = (known != (place < count[:, None])).any(1) | times.isinf().any(1) | ~(filled.diff(dim=1) > 0).all(1)
+    # NaN before the padding makes a difference that is not positive.
+    wrong = times.isinf().any(1) | ~(filled.diff(dim=1) > 0).all(1)
     wrong |= count < (length if shared else 2)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -75,9 +75,9 @@ def fill_forward(data: Float[Tensor, "batch time channel"]) -> Float[Tensor, "ba
     """Missing values replaced by the channel's last observation, or by zero before the first."""
     steps = torch.arange(data.shape[1], device=data.device)[:, None]
     seen = ~data.isnan()
-    last = torch.where(seen, steps, -1).cummax(1).values
-    clean = torch.where(seen, data, 0.0)
-    return torch.where(last >= 0, clean.gather(1, last.clamp(min=0)), 0.0)
+    last = torch.where(seen, steps, 0).cummax(1).values
+    # Before the first observation that is the zero of the missing first one.
+    return torch.where(seen, data, 0.0).gather(1, last)
 
 
 def fill_linear(
@@ -324,7 +324,7 @@ class HermitePath(PiecewisePath):
     Observations after t_{i+1} do not change the path on [t_0, t_{i+1}]. A linear fill does look ahead, a forward fill does not.
 
     Args and Raises: as ``LinearPath``.
-    Source: Morrill et al. 2022, section 3.
+    Source: Morrill, Kidger, Yang and Lyons 2022.
     """
 
     def __init__(self, times: Tensor, data: Tensor, *, fill: Fill = "linear") -> None:

@@ -11,7 +11,7 @@ and dy = f(y) dX with columns f_1, ..., f_c is replaced on the window by
 For linear fields f_i(y) = A_i y the bracket is (A_j A_i - A_i A_j) y. A neural rough differential equation drops the brackets and
 learns a field with one column for each number of the log-signature, driven by the ``LogSignaturePath``.
 
-Source: Morrill, Salvi, Kidger, Foster and Lyons 2021 (arXiv:2009.08295), section 3.
+Source: Morrill, Salvi, Kidger, Foster and Lyons 2021 (arXiv:2009.08295).
 """
 
 from collections.abc import Callable

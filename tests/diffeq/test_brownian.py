@@ -231,6 +231,7 @@ def test_float32_is_float64_rounded() -> None:
     tree = BrownianTree(6, 0.0, 0.1, (3,), tolerance=1e-3, samples=4)
     assert last.double() > 0.1
     assert torch.equal(tree.value(last), tree.value(0.1))
+    assert torch.equal(tree.value(math.nextafter(0.1, 1.0)), tree.value(0.1))
 
 
 @pytest.mark.parametrize("space_time", [False, True])
@@ -338,6 +339,11 @@ def test_gradients_reach_precomputed_values() -> None:
         return step.w, area(step)
 
     assert torch.autograd.gradcheck(both, values)
+    # A step of no length too.
+    (gradient,) = torch.autograd.grad(
+        area(PrecomputedPath(times, values, space_time=True).increment(0.2, 0.2)).sum(), values
+    )
+    assert float(gradient.abs().max()) == 0.0
 
 
 def test_cpu_and_device_agree(device: torch.device) -> None:

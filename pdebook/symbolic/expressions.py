@@ -205,7 +205,7 @@ class Expression:
 
         return rebuild(self)
 
-    def rounded(self, step: float = 0.01) -> "Expression":
+    def rounded(self, step: float | int = 0.01) -> "Expression":
         """The same tree with its constants rounded to multiples of ``step``.
 
         Raises:

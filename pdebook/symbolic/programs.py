@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pdebook.symbolic.expressions import OPERATORS, Expression
 
@@ -232,9 +231,10 @@ class _Run(torch.autograd.Function):
         return values[:, 0].clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         """Run it backwards."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("a population can be differentiated once; an Expression, any number of times")
         return ctx.plan.backward(*ctx.saved_tensors, slope), None
 
 
@@ -276,7 +276,7 @@ def compiled(
     if not expressions:
         raise ValueError("expressions must hold one at least, got none")
     names = tuple(
-        operators if operators is not None else sorted({n.head for e in expressions for n in e if n.arguments})
+        operators if operators is not None else sorted({str(n.head) for e in expressions for n in e if n.arguments})
     )
     numbers = {name: FIRST_VARIABLE + i for i, name in enumerate([*variables, *names])}
     longest = max(expression.size for expression in expressions)

@@ -106,7 +106,7 @@ def _fill_linear(times: Tensor, data: Tensor) -> Tensor:
     clean = torch.where(seen, data, 0.0)
     clock = times[..., None].expand_as(data)
     start, end = clock.gather(1, left), clock.gather(1, right)
-    share = torch.where(end > start, (clock - start) / torch.where(end > start, end - start, 1.0), 0.0).to(data.dtype)
+    share = torch.where(end > start, (clock - start) / (end - start), 0.0).to(data.dtype)
     below, above = clean.gather(1, left), clean.gather(1, right)
     return torch.where(seen, clean, below + share * (above - below))
 
@@ -149,7 +149,8 @@ def drop_observations(
     _, length, channels = data.shape
     shape = (length, channels if each == "channel" else 1)
     draws = uniform(fold_in(seed, "drop"), samples, shape, dtype=torch.float64, device=data.device)
-    return torch.where(draws.argsort(1).argsort(1) < math.floor(rate * length), math.nan, data)
+    # A random order of the times: where its numbers are small is a random set.
+    return torch.where(draws.argsort(1) < math.floor(rate * length), math.nan, data)
 
 
 class PiecewisePath:

@@ -275,6 +275,17 @@ def test_seeds_samples_and_kinds_are_independent() -> None:
     assert torch.equal(draws(1, n // 2, False)[: n // 2], base[n // 2 :])
 
 
+@pytest.mark.parametrize("space_time", [False, True])
+def test_numbers_of_a_sample_are_independent(space_time: bool) -> None:
+    n = 2000
+    grid = BrownianTree(3, 0.0, 8.0, (6,), tolerance=1.0, samples=n, space_time=space_time).grid(8)
+    parts = [grid.w] if grid.area is None else [grid.w, grid.area * math.sqrt(12.0)]
+    numbers = torch.cat([part.flatten(1) for part in parts], 1)
+    covariance = numbers.T @ numbers / n
+    # The largest of at most 4656 deviations of size 1/sqrt(n), or sqrt(2/n) on the diagonal.
+    assert float((covariance - torch.eye(len(covariance))).abs().max()) <= 6.5 / math.sqrt(n)
+
+
 def test_rejected_steps_do_not_bias_the_tree() -> None:
     """Halving steps whose noise is large leaves W_1 with variance one; redrawing the noise does not (it gives about 0.35)."""
     n = 4000

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pdebook.diffusion.affine import State, axpby
-from pdebook.diffusion.sampling import Model, Steps, exponential_step, sampler, step_orders, walk
+from pdebook.diffusion.sampling import Model, Steps, sampler, step_orders, walk
 from pdebook.diffusion.scalars import Scalar, sqrt
 from pdebook.diffusion.schedules import DiscreteVP, NoiseSchedule
 
@@ -43,9 +43,9 @@ def transfer(schedule: NoiseSchedule, x: State, noise: State, s: Scalar, t: Scal
 
         φ(x, ε, s, t) = α_t/α_s x + (σ_t - α_t/α_s σ_s) ε
 
-    If x = α_s x_0 + σ_s ε, then φ is α_t x_0 + σ_t ε exactly, whatever the step: a noisy sample stays a noisy sample. This is the
-    first-order exponential step, whose factor of ε is α_t ρ_s (e^{-h} - 1) with h = λ_t - λ_s. The paper writes the same factor, for
-    variance-preserving schedules with ᾱ = α², as -(ᾱ_t - ᾱ_s) / (sqrt(ᾱ_s) (sqrt((1 - ᾱ_t) ᾱ_s) + sqrt((1 - ᾱ_s) ᾱ_t))).
+    If x = α_s x_0 + σ_s ε, then φ is α_t x_0 + σ_t ε exactly, whatever the step: a noisy sample stays a noisy sample. With ρ = σ/α it
+    is Euler's step of x/α in ρ, and so the factor of ε is α_t (ρ_t - ρ_s). The paper writes the same factor, for variance-preserving
+    schedules with ᾱ = α², as -(ᾱ_t - ᾱ_s) / (sqrt(ᾱ_s) (sqrt((1 - ᾱ_t) ᾱ_s) + sqrt((1 - ᾱ_s) ᾱ_t))).
 
     Args:
         schedule: noise schedule.
@@ -55,8 +55,8 @@ def transfer(schedule: NoiseSchedule, x: State, noise: State, s: Scalar, t: Scal
         t: time after it; it may lie on either side.
     Source: the paper's transfer part, ``transfer`` in its code; Song, Meng and Ermon 2021 (DDIM), equation 12.
     """
-    step = exponential_step(schedule, s, t, "noise")
-    result: State = axpby(step.ratio, x, step.first, noise)
+    alpha = schedule.alpha(t)
+    result: State = axpby(alpha / schedule.alpha(s), x, alpha * (schedule.rho(t) - schedule.rho(s)), noise)
     return result
 
 
@@ -145,14 +145,17 @@ def runge_kutta_growth(schedule: NoiseSchedule, s: Scalar, t: Scalar) -> Scalar:
     so is the growth, and the step is useless.
     """
     middle = (s + t) / 2
-    # On these data ε(x, t) = k(t) x, so a stage is a number.
     power = [schedule.alpha(u) ** 2 + schedule.sigma(u) ** 2 for u in (s, middle, t)]
+    # On these data ε(x, t) = k(t) x, so that a stage is a number.
     k_s, k_middle, k_t = (schedule.sigma(u) / p for u, p in zip((s, middle, t), power, strict=True))
-    half, whole = (exponential_step(schedule, s, u, "noise") for u in (middle, t))
-    e2 = k_middle * (half.ratio + half.first * k_s)
-    e3 = k_middle * (half.ratio + half.first * e2)
-    e4 = k_t * (whole.ratio + whole.first * e3)
-    step = whole.ratio + whole.first * (RK4[0] * k_s + RK4[1] * e2 + RK4[2] * e3 + RK4[3] * e4)
+
+    def moved(noise: Scalar, u: Scalar) -> Scalar:
+        return schedule.alpha(u) * (1.0 / schedule.alpha(s) + (schedule.rho(u) - schedule.rho(s)) * noise)
+
+    e2 = k_middle * moved(k_s, middle)
+    e3 = k_middle * moved(e2, middle)
+    e4 = k_t * moved(e3, t)
+    step = moved(RK4[0] * k_s + RK4[1] * e2 + RK4[2] * e3 + RK4[3] * e4, t)
     return sqrt(step**2 * power[0] / power[2])
 
 

@@ -197,6 +197,17 @@ def test_steps_add_and_reverse(times: tuple[float, float, float], depth: int) ->
     assert float(back.h) == -float(first.h) == s - t
 
 
+def test_queries_near_the_last_one_are_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = BrownianTree(2, 0.0, 1.0, (), tolerance=2.0**-20, samples=1)
+    made, normals = [], tree._normals
+    monkeypatch.setattr(tree, "_normals", lambda samples, nodes: made.append(nodes.numel()) or normals(samples, nodes))
+    # Root, twenty midpoints and a leaf; then, of the second time and of the next step, what lies below the common ancestor.
+    tree.increment(0.3, 0.3 + 2.0**-19)
+    tree.increment(0.3 + 2.0**-19, 0.3 + 2.0**-18)
+    assert 22 < made[0] < 30
+    assert made[1] < 8
+
+
 def test_no_step_is_zero() -> None:
     tree = BrownianTree(2, 0.0, 1.0, (2,), tolerance=0.1, samples=2, space_time=True)
     times = torch.tensor([0.3, 0.4], dtype=torch.float64)

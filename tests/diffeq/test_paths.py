@@ -194,6 +194,10 @@ def test_rectilinear_moves_the_clock_first() -> None:
     }
     for t, x in expected.items():
         assert path(t)[0].tolist() == x
+    # A missing one is not looked ahead for, unless asked.
+    gap = data.clone()
+    gap[0, 1, 0] = NAN
+    assert RectilinearPath(times, gap, clock=1)(1.0)[0].tolist() == [5, 1]
     # While the clock moves, the next observation is unknown.
     other = data.clone()
     other[0, 2, 0] = 50.0
@@ -300,7 +304,7 @@ def test_float32_data_with_times_of_float64() -> None:
     # 1e6 + t itself is rounded by 1e-10, data by 6e-8.
     assert torch.allclose(path(1e6 + t).double(), reference(t), atol=1e-5)
     # A state's float32 may round the last time past the end.
-    short = LinearPath(torch.tensor([0.0, 0.1], dtype=torch.float64), data[:, :2].float())
+    short = LinearPath(torch.tensor([0.0, 0.1], dtype=torch.float64), data[:, :2])
     assert torch.equal(short(torch.tensor(0.1)), short(0.1))
 
 

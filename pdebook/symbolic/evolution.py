@@ -30,8 +30,8 @@ Residual = Callable[[Programs, Tensor], Tensor]
 Refine = Callable[[Callable[[Tensor], Tensor], Tensor, Callable[[Tensor], tuple[Tensor, Tensor]] | None], Tensor]
 """(residual, parameters, linearise) to better parameters, shape (programs, slots), for all programs at once.
 
-residual maps parameters to residuals (programs, m), and linearise to residuals and their Jacobians (programs, m, slots); it is None
-for a residual of the caller's own.
+residual maps parameters to residuals (programs, m), and linearise to residuals and their Jacobians (programs, m, slots). It is None
+for a residual of the caller's own, which is differentiable in any mode if what the caller does with the programs' values is.
 """
 
 # Where a uniform draw chooses what: a crossover below 0.1; of the rest, 30 % replace a token, 30 % insert a node, 20 % delete one,
@@ -115,7 +115,8 @@ def evolve(
             function = partial(residual, programs)
             better = refine(function, start, None).detach()
         with torch.no_grad():
-            loss = function(better).square().mean(1)
+            error = (programs.values(x, better) - y) / scale if residual is None else function(better)
+            loss = error.square().mean(1)
         return programs.with_parameters(better), torch.where(loss.isfinite(), loss, torch.inf)
 
     best = _HallOfFame(max_size, y)

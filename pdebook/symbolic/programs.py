@@ -19,7 +19,6 @@ each value of a tree is used once.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -109,7 +108,9 @@ class Programs:
         x: Float[Tensor, "*programs points variables"],
         parameters: Float[Tensor, "programs slots"] | None = None,
     ) -> Float[Tensor, "programs points"]:
-        """Values, differentiable once in x and in the constants. Where a program leaves the domain of an operator they aren't finite.
+        """Values, differentiable in x and in the constants, any number of times and under ``torch.func``.
+
+        Where a program leaves the domain of an operator its values aren't finite; the others do not notice.
 
         Args:
             x: points for all programs, or for each its own.
@@ -117,7 +118,22 @@ class Programs:
         Raises:
             ValueError: x with another number of variables.
         """
-        return _Run.apply(self._leaves(x, self if parameters is None else self.with_parameters(parameters)), self.plan)
+        leaves = self._leaves(x, self if parameters is None else self.with_parameters(parameters))
+        rows = leaves.flatten(0, 1)
+        for function, nodes, arguments in self.plan.groups:
+            rows = rows.index_copy(0, nodes, function(*[rows[argument] for argument in arguments]))
+        return rows.view_as(leaves)[:, 0]
+
+    @torch.no_grad()
+    def values(
+        self,
+        x: Float[Tensor, "*programs points variables"],
+        parameters: Float[Tensor, "programs slots"] | None = None,
+    ) -> Float[Tensor, "programs points"]:
+        """What a call gives, without a graph, in place: faster."""
+        values = self._leaves(x, self if parameters is None else self.with_parameters(parameters))
+        self.plan.forward(values)
+        return values[:, 0].clone()
 
     def linearise(
         self,
@@ -144,7 +160,7 @@ class Programs:
         number = self.code - (FIRST_VARIABLE - 1)
         number = torch.where((number > 0) & (number <= len(self.variables)), number, 0)
         chosen = table[number] if x.ndim == 2 else table.gather(1, number[..., None].expand(-1, -1, x.shape[1]))
-        return chosen.add_(programs.constants[..., None])
+        return chosen + programs.constants[..., None]
 
     @cached_property
     def plan(self) -> "Plan":
@@ -216,26 +232,6 @@ class Plan:
             for argument, part in zip(arguments, torch.autograd.grad(output, inputs, down[nodes]), strict=True):
                 down[argument] = part
         return slopes
-
-
-class _Run(torch.autograd.Function):
-    """Values of programs, from the values of their leaves."""
-
-    @staticmethod
-    def forward(ctx: Any, leaves: Tensor, plan: Plan) -> Tensor:
-        """Run the plan."""
-        values = leaves.clone(memory_format=torch.contiguous_format)
-        plan.forward(values)
-        ctx.plan = plan
-        ctx.save_for_backward(values)
-        return values[:, 0].clone()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        """Run it backwards."""
-        if torch.is_grad_enabled():
-            raise RuntimeError("a population can be differentiated once; an Expression, any number of times")
-        return ctx.plan.backward(*ctx.saved_tensors, slope), None
 
 
 def subtree_sizes(

@@ -74,8 +74,11 @@ def test_gradcheck_by_points_and_constants():
     assert torch.autograd.gradcheck(lambda x: programs(x), (own,))
     torch.testing.assert_close(programs(x.expand(len(trees), 3, 2)), programs(x))
     torch.testing.assert_close(programs.linearise(own)[0], programs(own))
-    with pytest.raises(RuntimeError, match="can be differentiated once; an Expression, any number of times"):
-        torch.autograd.grad(programs(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(programs.values(x), programs(x).detach())
+    assert torch.autograd.gradgradcheck(lambda x, p: programs(x, p), (x, parameters), fast_mode=True)
+    forward = torch.func.jacfwd(lambda p: programs(x.detach(), p))(parameters.detach())
+    rows = torch.arange(len(trees))
+    torch.testing.assert_close(forward[rows, :, rows], programs.linearise(x, parameters)[1])
 
 
 def test_parameters_replace_constants():

@@ -105,6 +105,8 @@ def test_a_residual_of_the_callers_own_is_what_counts():
         return parameters
 
     front = evolve(x, torch.ones(30, dtype=F64), own, residual=squared, variables=NAMES, budget=500, seed=0)
+    # It may be refined like the search's own.
+    assert evolve(x, x[:, 0], refine, residual=squared, variables=NAMES, budget=400, seed=0).choose().loss < 1e-20
     best = front.candidates[-1]
     value = best.expression(dict(zip(NAMES, x.unbind(1), strict=True)))
     assert float((value - target).square().mean()) == pytest.approx(best.loss)
@@ -215,7 +217,19 @@ def test_the_hall_of_fame_keeps_the_best_of_each_size():
     assert best.drawn(torch.tensor([[0.0, 0.49], [0.51, 0.999]], dtype=F64)).tolist() == [[1, 1], [3, 3]]
 
 
-def test_the_oldest_die_and_the_famous_return(monkeypatch):
+def test_the_famous_return_when_it_is_time(monkeypatch):
+    x = points(20, 0)
+    drawn, shapes = evolution._HallOfFame.drawn, []
+    monkeypatch.setattr(evolution._HallOfFame, "drawn", lambda self, d: shapes.append(d.shape) or drawn(self, d))
+    options = {"populations": 3, "population_size": 6, "brood": 2, "variables": NAMES}
+    # 20 cycles are 40 births in each population.
+    for every, times in ((4, 10), (5, 8), (1, 20), (41, 0)):
+        shapes.clear()
+        evolve(x, x[:, 0] + 1, keep, budget=18 + 20 * 6, migration_every=every, **options)
+        assert shapes == [(3, 2)] * times
+
+
+def test_the_oldest_die(monkeypatch):
     x = points(20, 0)
     y = x[:, 0] * x[:, 1]
     seen = []
@@ -230,6 +244,22 @@ def test_the_oldest_die_and_the_famous_return(monkeypatch):
         str(e) for e in random_programs(evolution.fold_in(0, "first"), 8, NAMES, ARITHMETIC, 7, 11, x).expressions()
     }
     assert {str(e) for pair in seen for programs in pair for e in programs.expressions()} <= first
+    # All eight founders are gone after 8 births in each population of 4, even where they were best.
+    seen.clear()
+    monkeypatch.setattr(
+        evolution,
+        "mutated",
+        lambda mothers, mates, pool, draws, values: (
+            seen.append(mothers)
+            or compiled([constant(9)] * len(mothers), NAMES, operators=ARITHMETIC, length=11, dtype=F64)
+        ),
+    )
+    evolve(x, y, keep, budget=8 + 4 * 4, migration_every=100, **options)
+    assert {str(e) for e in seen[1].expressions()} & first
+    assert {str(e) for mothers in seen[2:] for e in mothers.expressions()} == {"9.0"}
+    monkeypatch.setattr(
+        evolution, "mutated", lambda mothers, mates, pool, draws, values: seen.append((mothers, mates)) or mothers
+    )
     # A tournament of many finds the best of a population by loss and size.
     seen.clear()
     evolve(x, y, keep, budget=8 + 4, **{**options, "tournament": 60, "parsimony": 1e9})

@@ -75,7 +75,7 @@ def dpm_solver_v3(
     Raises:
         ValueError: statistics of another schedule or shape, times that can't be snapped, an unknown option, or fewer steps
             than the order.
-    Source: algorithms 1 and 2 of the paper, and the official code.
+    Source: section 3 of the paper and its algorithm for the multistep solver; the official code.
     """
     if order < 1:
         raise ValueError(f"order must be at least 1, got {order}")

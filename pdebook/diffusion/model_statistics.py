@@ -27,8 +27,11 @@ from pdebook.diffusion.scalars import Scalar
 from pdebook.diffusion.schedules import NoiseSchedule, time_grid
 from pdebook.rng import fold_in, normal
 
-NO_VARIANCE = 1e-8
-"""Below this fraction of the largest mean square, the variance of f in a dimension counts as none: a constant pixel."""
+NO_VARIANCE = (1e-5, 1e-8)
+"""Below these fractions, of the largest mean square of f and of that of the data, the variance of f in a dimension counts as none.
+
+What varies so little adds nothing to a step's error; its s would be a quotient of the errors of l and l', which can be wild.
+"""
 
 ON_GRID = 1e-4
 """How far, in units of the spacing, the first and the last time may lie off the statistics' grid."""
@@ -54,7 +57,7 @@ class Statistics:
         errors: standard errors of l, s and b, shape (3, N + 1, *dims).
     Raises:
         ValueError: shapes that disagree, values that are not finite, or a grid that does not rise in equal steps.
-    Source: sections 3.1 and 3.2 of the paper.
+    Source: section 3 of the paper.
     """
 
     # Shapes are checked below, with errors that name the attribute: files are read into this class.
@@ -155,7 +158,7 @@ class Statistics:
             batch: points in one pass; all if left out. f and f' of all points are held for one level at a time.
         Raises:
             ValueError: too few points or intervals, no probes, or a model whose answers are not finite.
-        Source: section 3.2 and appendix of the paper on the estimation; the guard and the shared signs are ours.
+        Source: section 3 of the paper and its appendix on the estimation; the spline, the guard and the shared signs are ours.
         """
         if len(data) < 3:
             raise ValueError(f"data must hold at least 3 points, got {len(data)}")
@@ -186,11 +189,11 @@ class Statistics:
         if not bool(l.isfinite().all()):
             raise ValueError("denoiser must give finite predictions and derivatives at all levels")
         slope = torch.from_numpy(_spline(grid, l)(grid.numpy(), 1)).to(l.device)
-        rows = []
+        scale, rows = data.double().square().mean(), []
         for j, t in enumerate(times):
-            parts = [_f_and_rate(denoiser, noised(t, i), t, l[j], slope[j]) for i in chunks]
+            parts = [f_and_rate(denoiser, noised(t, i), t, l[j], slope[j]) for i in chunks]
             f, rate = (torch.cat(part) for part in zip(*parts, strict=True))
-            rows.append(_least_squares(f, rate))
+            rows.append(least_squares(f, rate, scale))
         s, b, s_error, b_error = (torch.stack(column) for column in zip(*rows, strict=True))
         t = times[_probed(intervals)]
         points = noised(t, 0)
@@ -276,6 +279,22 @@ class Statistics:
     def step(
         self, nodes: tuple[int, ...], target: int, pseudo: bool, device: torch.device
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """``update_weights`` on a device, kept for the next call; ``target`` may be one of the nodes (corrector)."""
+        key = (nodes, target, pseudo, device)
+        if key not in self._kept:
+            if len(self._kept) >= 512:  # more than any one run needs; grids that change would fill the memory
+                self._kept.clear()
+            decay, constant, rows = self.update_weights(nodes, target, pseudo)
+            self._kept[key] = (decay.to(device), constant.to(device), [row.to(device) for row in rows])
+        kept: tuple[Tensor, Tensor, list[Tensor]] = self._kept[key]
+        return kept
+
+    def _integral(self, values: Tensor, zero: int) -> Tensor:
+        """∫ values dλ from the index ``zero`` to each index."""
+        total = torch.cat([torch.zeros_like(values[:1]), torch.cumulative_trapezoid(values, dx=self.spacing, dim=0)])
+        return total - total[zero]
+
+    def update_weights(self, nodes: tuple[int, ...], target: int, pseudo: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Weights of the update from level s = nodes[0] to level t = target, which knows f at the nodes.
 
             x_t/α_t = decay x_s/α_s + constant + Σ_i w_i f_i
@@ -291,24 +310,8 @@ class Statistics:
             nodes: levels at which f is known, s first; one more than the number of derivatives.
             target: level of t; it may be one of the nodes (corrector).
             pseudo: derivative k from the first k + 1 nodes only, instead of all.
-            device: where the weights are needed; they are kept for the next call.
-        Source: equations 8 to 12 and appendix of the paper.
+        Source: section 3 of the paper; the official code, whose sums are all taken from the first level on.
         """
-        key = (nodes, target, pseudo, device)
-        if key not in self._kept:
-            if len(self._kept) >= 512:  # more than any one run needs; grids that change would fill the memory
-                self._kept.clear()
-            decay, constant, rows = self._weights(nodes, target, pseudo)
-            self._kept[key] = (decay.to(device), constant.to(device), [row.to(device) for row in rows])
-        kept: tuple[Tensor, Tensor, list[Tensor]] = self._kept[key]
-        return kept
-
-    def _integral(self, values: Tensor, zero: int) -> Tensor:
-        """∫ values dλ from the index ``zero`` to each index."""
-        total = torch.cat([torch.zeros_like(values[:1]), torch.cumulative_trapezoid(values, dx=self.spacing, dim=0)])
-        return total - total[zero]
-
-    def _weights(self, nodes: tuple[int, ...], target: int, pseudo: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
         low, high = min(*nodes, target), max(*nodes, target)
         window, start, end = slice(low, high + 1), nodes[0] - low, target - low
         big_l, big_s = self._integral(self.l[window], start), self._integral(self.s[window], start)
@@ -316,11 +319,11 @@ class Statistics:
         growth = torch.exp(big_l + big_s)
         u = (self.half_log_snr[window] - self.half_log_snr[nodes[0]]).reshape(-1, *[1] * len(self.dims))
         taylor = [self._integral(growth * u**k / math.factorial(k), start)[end] for k in range(len(nodes))]
-        differences = _differences([(node - nodes[0]) * self.spacing for node in nodes], pseudo)
+        matrix = differences([(node - nodes[0]) * self.spacing for node in nodes], pseudo)
         decay = torch.exp(-big_l[end])
         constant, rows = self._integral(growth * big_b, start)[end], []
         for i, node in enumerate(nodes):
-            weight = sum(float(row[i]) * moment for row, moment in zip(differences, taylor, strict=True))
+            weight = sum(float(row[i]) * moment for row, moment in zip(matrix, taylor, strict=True))
             rows.append(-decay * weight * torch.exp(-big_s[node - low]))
             constant = constant - weight * big_b[node - low]
         return decay, -decay * constant, rows
@@ -424,7 +427,7 @@ def _spline(grid: Tensor, values: Tensor) -> CubicSpline:
     return CubicSpline(grid.numpy(), values.cpu().numpy(), axis=0)
 
 
-def _f_and_rate(denoiser: Denoiser, x: Tensor, t: float, l: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+def f_and_rate(denoiser: Denoiser, x: Tensor, t: float, l: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """f and its derivative in λ along the flow, at one level, in float64."""
     schedule = denoiser.schedule
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -436,11 +439,11 @@ def _f_and_rate(denoiser: Denoiser, x: Tensor, t: float, l: Tensor, slope: Tenso
     return (sigma * noise - l * x) / alpha, ((l - 1.0) * noise + rate) * sigma / alpha - slope * x / alpha
 
 
-def _least_squares(f: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """s and b of the regression rate ≈ s f + b in each dimension, and their standard errors."""
+def least_squares(f: Tensor, rate: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """s and b of the regression rate ≈ s f + b in each dimension, and their standard errors; ``scale``: mean square of the data."""
     n, mean = len(f), f.mean(0)
     variance = (f - mean).square().mean(0)
-    varies = variance > NO_VARIANCE * f.square().mean(0).max()
+    varies = variance > torch.maximum(NO_VARIANCE[0] * f.square().mean(0).max(), NO_VARIANCE[1] * scale)
     safe = torch.where(varies, variance, 1.0)
     s = torch.where(varies, ((f - mean) * (rate - rate.mean(0))).mean(0) / safe, 0.0)
     b = rate.mean(0) - s * mean
@@ -450,7 +453,7 @@ def _least_squares(f: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     return s, b, s_error, b_error
 
 
-def _differences(places: list[float], pseudo: bool) -> np.ndarray:
+def differences(places: list[float], pseudo: bool) -> np.ndarray:
     """Matrix D: derivative k at places[0] of the interpolating polynomial is Σ_i D_ki (value at places[i]).
 
     Pseudo: derivative k is that of the polynomial through the first k + 1 places alone, k! times a divided difference.

@@ -22,7 +22,7 @@ from pdebook import checkpoints
 from pdebook.diffusion import model_statistics
 from pdebook.diffusion.affine import Affine
 from pdebook.diffusion.exact import GaussianMixture
-from pdebook.diffusion.model_statistics import Statistics, _differences, _f_and_rate, _least_squares
+from pdebook.diffusion.model_statistics import Statistics, differences, f_and_rate, least_squares
 from pdebook.diffusion.reference import probability_flow
 from pdebook.diffusion.schedules import EDM, NoiseSchedule, VPCosine, VPLinear
 from pdebook.diffusion.testbeds import gauss, ring2d
@@ -78,11 +78,11 @@ def test_f_changes_along_the_flow_as_its_derivative_says(schedule: NoiseSchedule
         return float(schedule.time(lam + offset))
 
     x = schedule.alpha(time(0)) * points(bed.mixture, 16) + schedule.sigma(time(0)) * bed.initial(16)
-    _, rate = _f_and_rate(denoiser, x, time(0), l, slope)
+    _, rate = f_and_rate(denoiser, x, time(0), l, slope)
     ends = []
     for offset in (-step, step):
         moved = probability_flow(denoiser, x, time(0), time(offset), tolerance=1e-12).x
-        ends.append(_f_and_rate(denoiser, moved, time(offset), l + offset * slope, slope)[0])
+        ends.append(f_and_rate(denoiser, moved, time(offset), l + offset * slope, slope)[0])
     # A central difference: h² times a third derivative of size 10.
     torch.testing.assert_close((ends[1] - ends[0]) / (2.0 * step), rate, rtol=0, atol=1e-4)
 
@@ -91,7 +91,7 @@ def test_f_is_what_it_is_called() -> None:
     bed = ring2d()
     denoiser, x, l = bed.mixture.denoiser(SCHEDULE), bed.initial(4), torch.tensor([0.3, 0.6], dtype=torch.float64)
     alpha, sigma = SCHEDULE.alpha(0.4), SCHEDULE.sigma(0.4)
-    f, _ = _f_and_rate(denoiser, x, 0.4, l, torch.zeros_like(l))
+    f, _ = f_and_rate(denoiser, x, 0.4, l, torch.zeros_like(l))
     torch.testing.assert_close(f, (sigma * denoiser.noise(x, 0.4) - l * x) / alpha, rtol=0, atol=1e-13)
     torch.testing.assert_close(f, (1.0 - l) * x / alpha - denoiser.data(x, 0.4), rtol=0, atol=1e-12)
 
@@ -129,18 +129,19 @@ def test_passes_of_any_size_give_the_same() -> None:
     assert torch.isfinite(probed.l).all()
 
 
-def test_least_squares_and_constant_dimensions() -> None:
+def testleast_squares_and_constant_dimensions() -> None:
     f = normal(0, torch.arange(500), (4,), dtype=torch.float64) + 3.0
     noise = normal(1, torch.arange(500), (4,), dtype=torch.float64)
     rate = torch.tensor([-2.0, 0.5, 0.0, 1.0]) * f + torch.tensor([1.0, 0.0, -3.0, 2.0]) + 0.1 * noise
     f[:, 3] = 3.0 + 1e-6 * noise[:, 3]  # a constant pixel, but for rounding
-    s, b, s_error, b_error = _least_squares(f, rate)
+    s, b, s_error, b_error = least_squares(f, rate, torch.ones(()))
     for d in range(3):
         fit, covariance = np.polyfit(f[:, d].numpy(), rate[:, d].numpy(), 1, cov=True)
         assert [float(s[d]), float(b[d])] == pytest.approx(list(fit), rel=1e-9)
         assert [float(s_error[d]), float(b_error[d])] == pytest.approx(list(np.sqrt(np.diag(covariance))), rel=1e-9)
     assert (float(s[3]), float(s_error[3])) == (0.0, 0.0)
     assert float(b[3]) == pytest.approx(float(rate[:, 3].mean()))
+    assert not least_squares(f, rate, torch.tensor(1e9))[0].any(), "what is small beside the data counts as constant"
     assert float(b_error[3]) == pytest.approx(float(rate[:, 3].std()) / 500**0.5, rel=2e-3)
 
 
@@ -226,14 +227,14 @@ def test_weights_are_a_taylor_expansion() -> None:
 def test_differences() -> None:
     places = [0.0, -0.3, -0.7, 0.5]
     values = np.array([1.0 + 2.0 * u - u**2 + 0.5 * u**3 for u in places])
-    assert _differences(places, False) @ values == pytest.approx([1.0, 2.0, -2.0, 3.0], abs=1e-12)
-    pseudo = _differences(places, True)
+    assert differences(places, False) @ values == pytest.approx([1.0, 2.0, -2.0, 3.0], abs=1e-12)
+    pseudo = differences(places, True)
     assert np.array_equal(np.triu(pseudo, 1), np.zeros((4, 4)))
     # k! times the divided difference over the first k + 1 places.
     assert pseudo[1] @ values == pytest.approx((values[1] - values[0]) / -0.3)
     assert pseudo[3] @ values == pytest.approx(3.0)
-    assert _differences(places[:2], True) == pytest.approx(_differences(places[:2], False))
-    far = _differences([place * 1e-6 for place in places], False) @ np.array(values)
+    assert differences(places[:2], True) == pytest.approx(differences(places[:2], False))
+    far = differences([place * 1e-6 for place in places], False) @ np.array(values)
     assert far[3] == pytest.approx(3e18, rel=1e-9)
 
 

@@ -227,7 +227,7 @@ def fon(
         dx/dt = f(t) x + g(t)²/(2σ(t)) ε(x, t)
 
     The same weights as F-PNDM and the same steps + 9 evaluations, but straight moves: on point-mass data, where F-PNDM is exact,
-    it is not.
+    it is not. Fourth order on equal steps; on others the weights don't fit, and second order is left.
 
     Args:
         denoiser: model.

@@ -47,7 +47,7 @@ def evolve(
     variables: Sequence[str] | None = None,
     operators: Sequence[str] = ARITHMETIC,
     max_size: int = 11,
-    budget: int = 3000,
+    budget: int = 2000,
     seed: int = 0,
     populations: int = 16,
     population_size: int = 24,

@@ -42,7 +42,7 @@ def noisy(y: torch.Tensor, level: float = 0.02) -> torch.Tensor:
 def test_evolution_recovers_the_laws_of_the_thesis(law):
     truth, x, new = parse_infix(law), points(200, 0), points(500, 1)
     y = noisy(truth(dict(zip(NAMES, x.unbind(1), strict=True))))
-    chosen = [evolve(x, y, refine, variables=NAMES, seed=seed).choose() for seed in range(3)]
+    chosen = [evolve(x, y, refine, variables=NAMES, seed=seed, budget=1500).choose() for seed in range(3)]
     best = min(chosen, key=lambda c: c.loss)
     values = dict(zip(NAMES, new.unbind(1), strict=True))
     assert float(nmse(best.expression(values), truth(values))) <= 1e-2
@@ -223,7 +223,7 @@ def test_the_famous_return_when_it_is_time(monkeypatch):
     monkeypatch.setattr(evolution._HallOfFame, "drawn", lambda self, d: shapes.append(d.shape) or drawn(self, d))
     options = {"populations": 3, "population_size": 6, "brood": 2, "variables": NAMES}
     # 20 cycles are 40 births in each population.
-    for every, times in ((4, 10), (5, 8), (1, 20), (41, 0)):
+    for every, times in ((4, 10), (5, 8), (41, 0)):
         shapes.clear()
         evolve(x, x[:, 0] + 1, keep, budget=18 + 20 * 6, migration_every=every, **options)
         assert shapes == [(3, 2)] * times

@@ -2,7 +2,8 @@
 
 | module | holds |
 |---|---|
-| ``expressions`` | trees; prefix, infix and number tokens; the registry of operators; sympy at the edge |
+| ``expressions`` | trees; prefix, infix and number tokens; the registry of operators |
+| ``edge`` | expressions from sympy, simplification, equivalence |
 | ``programs`` | a population of expressions as tensors: evaluation and derivatives all at once |
 | ``front`` | the result of a search: the best expression of each size, and the choice among them |
 | ``evolution`` | regularised evolution |

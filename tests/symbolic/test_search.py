@@ -7,9 +7,10 @@ import torch
 
 from pdebook.algebra.least_squares import levenberg_marquardt
 from pdebook.symbolic import evolution
+from pdebook.symbolic.edge import equivalent
 from pdebook.symbolic.enumeration import enumerate_expressions, linear_library, monomials
 from pdebook.symbolic.evolution import ARITHMETIC, evolve, mutated, random_programs
-from pdebook.symbolic.expressions import OPERATORS, Expression, constant, equivalent, parse_infix
+from pdebook.symbolic.expressions import OPERATORS, Expression, constant, parse_infix
 from pdebook.symbolic.front import Candidate, ParetoFront, nmse
 from pdebook.symbolic.programs import compiled
 from pdebook.symbolic.search import refit, search

@@ -8,7 +8,7 @@ Its 128-bit counter holds the block index in words 0 and 1 and the sample in wor
 
 | who draws | block index |
 |---|---|
-| ``random_bits``, ``normals_at`` | given: for instance the heap number of a node of a Brownian tree of any depth up to 62 |
+| ``random_bits``, ``normals_at``, ``normals_of`` | given: for instance a heap number of a node of a Brownian tree |
 | all the others | draw number times 2^24, plus the position in the sample's draw |
 
 A block of 128 bits gives two numbers of 53 bits. Different purposes take different streams, or seeds from ``fold_in``.
@@ -88,7 +88,7 @@ def random_bits(
     """
     _check("seed", seed)
     _check("stream", stream)
-    _check_samples(samples)
+    check_samples(samples)
     rows = samples.reshape(-1, *[1] * index.ndim)
     columns = index.to(samples.device)[None]
     return _bits(_key(seed, stream), rows, columns)
@@ -109,7 +109,8 @@ def _key(seed: int, stream: int) -> tuple[int, int]:
     return mixed & _MASK, mixed >> 32
 
 
-def _check_samples(samples: Tensor) -> None:
+def check_samples(samples: Tensor) -> None:
+    """Raise ValueError unless ``samples`` are sample numbers: integers of shape (batch,), not negative."""
     if samples.ndim != 1 or samples.is_floating_point() or samples.is_complex() or samples.dtype == torch.bool:
         raise ValueError(
             f"samples must be integers of shape (batch,), got {samples.dtype} of shape {tuple(samples.shape)}"
@@ -205,6 +206,20 @@ def normals_at(
     Args and Raises: as ``random_bits``.
     """
     return _normal_pairs(random_bits(seed, samples, index, stream=stream))
+
+
+def normals_of(
+    seed: int, samples: Int64[Tensor, "*rows"], index: Int64[Tensor, "*rows"], *, stream: int = 0
+) -> Float64[Tensor, "*rows 2"]:
+    """Two standard normal numbers for each pair of a sample and a block index, element by element; tensors that broadcast.
+
+    ``normals_at`` takes each index for each sample; this takes an index of its own for each.
+
+    Raises: as ``random_bits``, but negative samples are not looked for.
+    """
+    _check("seed", seed)
+    _check("stream", stream)
+    return _normal_pairs(_bits(_key(seed, stream), samples, index))
 
 
 def integers(

@@ -160,3 +160,10 @@ def test_signs_are_fair_and_belong_to_their_sample(device):
     assert abs(float(signs.mean())) < 0.02
     assert torch.equal(rng.rademacher(2, torch.tensor([7]), (100,), dtype=torch.float64, device=device), signs[7:8])
     assert not torch.equal(rng.rademacher(3, torch.arange(400), (100,), dtype=torch.float64, device=device), signs)
+
+
+def test_normals_of_pairs_are_those_of_the_whole(device):
+    samples, index = torch.tensor([3, 8, 5], device=device), torch.tensor([0, 7, 2**40], device=device)
+    whole = rng.normals_at(6, samples, index, stream=2)
+    torch.testing.assert_close(rng.normals_of(6, samples, index, stream=2), whole[range(3), range(3)], rtol=0, atol=0)
+    torch.testing.assert_close(rng.normals_of(6, samples[:, None], index, stream=2), whole, rtol=0, atol=0)

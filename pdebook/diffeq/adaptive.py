@@ -83,111 +83,144 @@ def search(
     tolerances = controller.tolerances(y.dtype)
     order = solver.error_order
     running = t0 != t1
-    status = torch.zeros(batch, dtype=torch.long, device=device)
-    accepted, rejected, evaluations = (torch.zeros(batch, dtype=torch.long, device=device) for _ in range(3))
+    status, accepted, tried, evaluations = (torch.zeros(batch, dtype=torch.long, device=device) for _ in range(4))
     t = t0.clone()
-    ys = None if ts is None else torch.full((batch, ts.shape[1], y.shape[1]), torch.nan, dtype=y.dtype, device=device)
-    if ys is not None and ts is not None:
+    ys = None
+    if ts is not None:
+        ys = torch.full((batch, ts.shape[1], y.shape[1]), torch.nan, dtype=y.dtype, device=device)
         ys = torch.where((ts == t0[:, None])[..., None], y[:, None], ys)
-    stops = _stops(controller, ts, t0, t1, sign)
-    stop, pointer = (t1, None) if stops is None else (stops[:, 0], torch.zeros(batch, dtype=torch.long, device=device))
     following = None if ts is None else _Following(ts, t0, sign)
+    stops = _stops(controller, ts, t0, t1, sign)
+    stop, pointer = (t1, torch.zeros_like(status)) if stops is None else (stops[:, 0], torch.zeros_like(status))
     times = [t]
     if not bool(running.any()):
-        return Search(y, t, status, ys, times, evaluations, accepted, rejected, 0)
+        return Search(y, t, status, ys, times, evaluations, accepted, tried, 0)
 
     before = bound.evaluations
     carry = solver.start(bound, t, y)
     h = controller.first(bound, t, y, solver.slope(bound, t, y, carry), sign, (t1 - t0).abs(), order)
-    evaluations += (bound.evaluations - before) * running
+    evaluations.add_(running, alpha=bound.evaluations - before)
     past = (torch.ones_like(h), torch.ones_like(h))
-    smallest = max(float(controller.min_step), 0.0)
+    # A step that no longer moves the time; by the largest time, so that one number serves all trajectories.
+    tiny = 4.0 * torch.finfo(torch.float64).eps * torch.maximum(t0.abs(), t1.abs()).amax()
+    smallest = max(float(controller.min_step), float(tiny))
+    remembers = bool(controller.p or controller.d)
     iteration = 0
     while iteration < max_steps:
         iteration += 1
         room = (stop - t).abs()
         final = h >= room * (1.0 - 1e-10)
-        t_new = torch.where(final, stop, t + sign * h)
+        t_new = torch.where(final, stop, torch.addcmul(t, sign, h))
         before = bound.evaluations
         step = solver.step(bound, t, t_new, y, carry)
         assert step.error is not None
         ratio = controller.ratio(step.error, y, step.y, tolerances, mask)
         if step.ok is not None:
             ratio = torch.where(step.ok, ratio, torch.inf)
-        accept = (ratio <= 1.0) & running
-        all_accepted = not waits and bool((ratio <= 1.0).all())
-        tried = (t_new - t).abs()
-        h_new = tried * controller.factor(ratio, past, accept, order)
-        # A step that was cut short says little about what a whole one may be.
-        h_new = torch.where(final & accept, torch.maximum(h, h_new), h_new).clamp(max=controller.max_step)
-        evaluations += (bound.evaluations - before) * running
-        accepted += accept
-        rejected += running & ~accept
+        good = ratio <= 1.0
+        all_good = not waits and bool(good.all())
+        if not all_good:
+            ratio = ratio.nan_to_num(nan=torch.inf)
+        accept = good & running
+        h_new = torch.minimum(h, room) * controller.factor(ratio, past, order)
+        if stops is not None:
+            # A step that was cut short says little about what a whole one may be.
+            h_new = torch.where(final & accept, torch.maximum(h, h_new), h_new)
+        if controller.max_step < torch.inf:
+            h_new = h_new.clamp(max=controller.max_step)
         if controller.scope == "batch":
-            h_new = torch.where(accept & ~final, h_new, torch.where(accept, torch.inf, h_new)).amin().expand_as(h_new)
-            h_new = torch.where(h_new.isinf(), h, h_new)
+            h_new = torch.where(running, h_new, torch.inf).amin().expand(batch)
+        evaluations.add_(running, alpha=bound.evaluations - before)
+        tried += running
+        accepted += accept
 
         stopped = None
         if inspect is not None:
-            t_new, stopped = inspect(t, t_new, y, step)
-            stopped = stopped & accept
-        if following is not None and ys is not None:
-            limit = torch.where(accept, t_new, t)
-            crossed = following.crossed(limit)
-            if crossed is not None:
-                rows, columns, targets = crossed
-                ys[rows, columns] = solver.interpolate(step, y, t, torch.where(accept, t_new, t), rows, targets)
-        if stopped is not None and bool(stopped.any()):
-            rows = stopped.nonzero().flatten()
-            full = torch.where(accept, t + sign * tried, t)
-            step.y[rows] = solver.interpolate(step, y, t, full, rows, t_new[rows])
-            status = torch.where(stopped, STATUS.index("event"), status)
+            whole = t_new
+            t_new, stopped = inspect(t, whole, y, step)
+            stopped &= accept
+            if bool(stopped.any()):
+                rows = stopped.nonzero().flatten()
+                ends = solver.interpolate(step, y, t, whole, rows, t_new[rows])
+                _save(following, ys, solver, step, y, t, torch.where(accept, t_new, t), whole)
+                step.y[rows] = ends
+                status = torch.where(stopped, STATUS.index("event"), status)
+        _save(following, ys, solver, step, y, t, t_new if all_good else torch.where(accept, t_new, t), t_new)
 
-        inverse = 1.0 / ratio.clamp(min=1e-10)
-        if all_accepted:
-            t, y, carry, past = t_new, step.y, step.carry, (inverse, past[0])
+        if all_good and stopped is None:
+            t, y, carry, past = t_new, step.y, step.carry, (ratio, past[0])
         else:
             choose = accept.unsqueeze(1)
             t = torch.where(accept, t_new, t)
             y = torch.where(choose, step.y, y)
-            carry = tuple(torch.where(choose, new, old) for new, old in zip(step.carry, carry, strict=True))
-            past = (torch.where(accept, inverse, past[0]), torch.where(accept, past[0], past[1]))
-            floor = torch.maximum(4.0 * torch.finfo(torch.float64).eps * t.abs(), h_new.new_tensor(smallest))
-            failed = running & ~accept & (h_new <= floor)
-            code = torch.where(ratio.isinf(), STATUS.index("not_finite"), STATUS.index("min_step"))
-            status = torch.where(failed, code, status)
-            running = running & ~failed
-            stop = torch.where(failed, t, stop)
+            carry = tuple(
+                torch.where(accept.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(step.carry, carry, strict=True)
+            )
+            if remembers:
+                past = (torch.where(accept, ratio, past[0]), torch.where(accept, past[0], past[1]))
+            small = h_new <= smallest
+            if waits or bool(small.any()):
+                failed = running & ~accept & small
+                code = torch.where(ratio.isinf(), STATUS.index("not_finite"), STATUS.index("min_step"))
+                status = torch.where(failed, code, status)
+                running = running & ~failed
+                stop = torch.where(failed, t, stop)
         h = h_new
         if keep_times:
             times.append(t)
-        finished = t == t1
         if stopped is not None:
-            finished |= stopped
             stop = torch.where(stopped, t, stop)
-        if stops is not None and pointer is not None:
-            reached = accept & (t == stop) & ~finished
+            running = running & ~stopped
+        if stops is not None:
+            reached = accept & (t == stop) & (t != t1)
             if bool(reached.any()):
                 pointer = (pointer + reached).clamp(max=stops.shape[1] - 1)
-                stop = torch.where(reached, stops.gather(1, pointer[:, None])[:, 0], stop)
+                stop = torch.where(reached & running, stops.gather(1, pointer[:, None])[:, 0], stop)
                 if controller.jumps:
+                    # Steps end just before a jump and go on just behind it: no stage sees the other side.
+                    t = torch.where(reached, torch.nextafter(torch.nextafter(t, t1), t1), t)
+                    if keep_times:
+                        times.append(t)
                     before = bound.evaluations
                     fresh = solver.start(bound, t, y)
-                    evaluations += (bound.evaluations - before) * reached
-                    mix = reached.unsqueeze(1)
-                    carry = tuple(torch.where(mix, new, old) for new, old in zip(fresh, carry, strict=True))
-        running = running & ~finished
+                    evaluations.add_(reached, alpha=bound.evaluations - before)
+                    carry = tuple(
+                        torch.where(reached.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                        for new, old in zip(fresh, carry, strict=True)
+                    )
+        running = running & (t != t1)
         if (not waits or iteration % _PATIENCE == 0) and not bool(running.any()):
             break
     status = torch.where(running, STATUS.index("max_steps"), status)
-    return Search(y, t, status, ys, times, evaluations, accepted, rejected, iteration)
+    return Search(y, t, status, ys, times, evaluations, accepted, tried - accepted, iteration)
+
+
+def _save(
+    following: "_Following | None",
+    ys: Tensor | None,
+    solver: Solver,
+    step: Step,
+    y: Tensor,
+    t: Tensor,
+    reached: Tensor,
+    end: Tensor,
+) -> None:
+    """Write the states at the times that lie between t and ``reached``; the step itself ends at ``end``."""
+    if following is None or ys is None:
+        return
+    crossed = following.crossed(reached)
+    if crossed is not None:
+        rows, columns, targets = crossed
+        ys[rows, columns] = solver.interpolate(step, y, t, end, rows, targets)
 
 
 def _stops(controller: PID, ts: Tensor | None, t0: Tensor, t1: Tensor, sign: Tensor) -> Tensor | None:
     """Times at which steps must end, (batch, n), in order and with t1 last; None for t1 alone."""
     parts = []
     if controller.jumps:
-        parts.append(torch.tensor(controller.jumps, dtype=torch.float64, device=t0.device).expand(len(t0), -1))
+        jumps = torch.tensor(controller.jumps, dtype=torch.float64, device=t0.device).expand(len(t0), -1)
+        parts.append(torch.nextafter(jumps, t0[:, None]))
     if controller.land and ts is not None:
         parts.append(ts)
     if not parts:

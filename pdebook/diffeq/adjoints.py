@@ -7,7 +7,7 @@ the continuous one, so its gradient is as good as its tolerance; ``reversible.Re
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from pdebook.diffeq.terms import SDE, Bound
 Visit = Callable[[int, StepInfo, Step], None]
 
 
+@runtime_checkable
 class Adjoint(Protocol):
     """A way to form gradients."""
 
@@ -308,21 +309,23 @@ class _Backsolve(torch.autograd.Function):
         return None, None, None, None, a, *grads
 
 
-class _AdjointBound:
+class _AdjointBound(Bound):
     """The adjoint equation for a whole batch as one trajectory, in a time that runs from 0 to 1 along each trajectory's span."""
 
     def __init__(self, bound: Bound, targets: list[Tensor], shape: torch.Size, here: Tensor, there: Tensor) -> None:
+        super().__init__(bound.term, bound.layout, bound.args)
         self.bound, self.targets, self.shape, self.here, self.span = bound, targets, shape, here, there - here
-        self.evaluations = 0
 
-    def field(self, s: Tensor, z: Tensor) -> Tensor:
+    def field(self, t: Tensor, y: Tensor) -> Tensor:
+        """The right-hand side at time t in [0, 1] for (y, a, G) as one row."""
         self.evaluations += 1
+        z = y
         size = self.shape.numel()
         y, a = z[0, :size].view(self.shape), z[0, size : 2 * size].view(self.shape)
         speed = self.span.to(z.dtype)[:, None]
         with torch.enable_grad():
             inside = y.detach().requires_grad_()
-            f = self.bound.field(self.here + s * self.span, inside)
+            f = self.bound.field(self.here + t * self.span, inside)
             inputs = [inside, *self.targets]
             grads = (
                 torch.autograd.grad(f, inputs, -a * speed, allow_unused=True)
@@ -346,7 +349,7 @@ def _back(
         mask = torch.arange(z.shape[1], device=z.device) < 2 * size
     zero, one = (torch.full((1,), value, dtype=torch.float64, device=z.device) for value in (0.0, 1.0))
     found = search(
-        _AdjointBound(bound, targets, y.shape, here, there),  # type: ignore[arg-type]
+        _AdjointBound(bound, targets, y.shape, here, there),
         ctx.solver,
         adjoint.controller or PID(),
         z,

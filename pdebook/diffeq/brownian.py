@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pdebook.rng import _bits, _check_samples, _key, _normal_pairs, fold_in
+from pdebook.rng import check_samples, fold_in, normals_of
 
 # A block's index is the node's heap number, below 2^(MAX_DEPTH + 1), plus the place in the sample's shape times that.
 MAX_DEPTH = 40
@@ -168,14 +168,14 @@ class BrownianTree:
             if samples < 1:
                 raise ValueError(f"samples must be at least 1, got {samples}")
             samples = torch.arange(samples, device=self.device)
-        _check_samples(samples)
+        check_samples(samples)
         self._samples = samples.to(self.device)
         self.batch = len(samples)
         self.depth = max(0, math.ceil(math.log2(span / tolerance)))
         self.resolution = span / 2**self.depth
         self._levels = 2 ** torch.arange(self.depth + 1, device=self.device)[:, None, None]
         self._last: tuple[Tensor, Tensor] | None = None
-        self._key = _key(fold_in(seed, "space-time" if space_time else "Brownian motion"), 0)
+        self._seed = fold_in(seed, "space-time" if space_time else "Brownian motion")
 
     def value(self, t: float | Tensor) -> Float[Tensor, "batch *shape"]:
         """W_t - W_{t0}.
@@ -240,7 +240,7 @@ class BrownianTree:
     def _normals(self, samples: Tensor, nodes: Tensor) -> Tensor:
         """Normals of nodes that broadcast with samples, of shape (*broadcast, size, draws)."""
         columns = nodes[..., None] + (torch.arange(self._blocks, device=self.device) << (MAX_DEPTH + 1))
-        pairs = _normal_pairs(_bits(self._key, samples[..., None], columns))
+        pairs = normals_of(self._seed, samples[..., None], columns)
         return pairs if self.space_time else pairs.flatten(-2)[..., : self._size, None]
 
     def _ends(self, times: Tensor) -> tuple[Tensor, Tensor | None]:

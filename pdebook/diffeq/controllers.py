@@ -91,10 +91,10 @@ class PID:
     """Steps that keep the estimated error near the tolerance, each trajectory its own.
 
         r = RMS over the components of  error / (atol + rtol max(|y|, |y_1|)),       accepted if r <= 1
-        h <- h clip(0.9 ε_n^{(k_I + k_P + k_D)/k} ε_{n-1}^{-(k_P + 2 k_D)/k} ε_{n-2}^{k_D/k}, f_min, f_max),   ε = 1/r
+        h <- h clip(S ε_n^{(k_I + k_P + k_D)/k} ε_{n-1}^{-(k_P + 2 k_D)/k} ε_{n-2}^{k_D/k}, f_min, f_max),   ε = 1/r
 
-    with k the order of the error estimate and the past over accepted steps only. After an accepted step f_min is 1, after a
-    rejected one f_max is 0.9. A step whose result is not finite is rejected.
+    with k the order of the error estimate, S the safety factor, and the past over accepted steps only. After a rejected step f_max
+    is 0.9. A step whose result is not finite is rejected.
 
     Args:
         rtol: relative tolerance; by dtype if left out (``DEFAULT_TOLERANCES``).
@@ -105,6 +105,7 @@ class PID:
         first_step: size of the first step; chosen from two evaluations if left out.
         min_step: a trajectory that needs a smaller one fails.
         max_step: largest step.
+        safety: S.
         min_factor: f_min.
         max_factor: f_max.
         scope: "sample" for a step of its own for each trajectory; "batch" for one step for all, as most libraries do.
@@ -123,6 +124,7 @@ class PID:
     first_step: float | int | None = None
     min_step: float | int = 0.0
     max_step: float | int = math.inf
+    safety: float | int = 0.9
     min_factor: float | int = 0.2
     max_factor: float | int = 10.0
     scope: Literal["sample", "batch"] = "sample"
@@ -138,6 +140,8 @@ class PID:
             raise ValueError(f"min_step must be at least 0 and below max_step, got {self.min_step} and {self.max_step}")
         if not 0 < self.min_factor < 1 < self.max_factor:
             raise ValueError(f"factors must satisfy 0 < min < 1 < max, got {self.min_factor} and {self.max_factor}")
+        if not 0 < self.safety < 1:
+            raise ValueError(f"safety must lie between 0 and 1, got {self.safety}")
         if self.scope not in ("sample", "batch"):
             raise ValueError(f"scope must be 'sample' or 'batch', got {self.scope!r}")
         if not all(map(math.isfinite, (self.p, self.i, self.d, *self.jumps))):
@@ -158,7 +162,7 @@ class PID:
     def ratio(
         self, error: Tensor, y0: Tensor, y1: Tensor, tolerances: tuple[float, float], mask: Tensor | None
     ) -> Tensor:
-        """r for each sample, shape (batch,), in float64; infinite where the step is not finite."""
+        """r for each sample, shape (batch,), in float64; not a number where the step is none."""
         rtol, atol = tolerances
         scale = torch.maximum(y0.abs(), y1.abs()).mul_(rtol).add_(atol)
         scaled = error / scale
@@ -170,10 +174,10 @@ class PID:
             norm = norm.expand(len(y0))
         else:
             norm = torch.linalg.vector_norm(scaled, dim=1) / math.sqrt(size)
-        return norm.double().nan_to_num_(nan=math.inf, posinf=math.inf)
+        return norm.double()
 
     def first(
-        self, bound: Bound, t: Tensor, y: Tensor, f: Tensor, direction: Tensor, span: Tensor, order: int
+        self, bound: Bound, t: Tensor, y: Tensor, f: Tensor, direction: Tensor, span: Tensor, order: float | int
     ) -> Tensor:
         """Size of the first step for each sample, from the scales of y, f and of f's change.
 
@@ -202,12 +206,10 @@ class PID:
         h = torch.where(h.isfinite(), h, torch.minimum(span, torch.full_like(span, 1e-6)))
         return h.amin().expand_as(h).clone() if self.scope == "batch" else h
 
-    def factor(self, ratio: Tensor, past: tuple[Tensor, Tensor], accepted: Tensor, order: int) -> Tensor:
-        """Factor of the next step."""
-        inverse = 1.0 / ratio.clamp(min=1e-10)
-        gain = 0.9 * inverse ** ((self.i + self.p + self.d) / order)
+    def factor(self, ratio: Tensor, past: tuple[Tensor, Tensor], order: float | int) -> Tensor:
+        """Factor of the next step, from this and the two accepted steps before it."""
+        gain = self.safety * ratio.clamp(min=1e-10) ** (-(self.i + self.p + self.d) / order)
         if self.p or self.d:
-            gain = gain * past[0] ** (-(self.p + 2.0 * self.d) / order) * past[1] ** (self.d / order)
-        low = torch.where(accepted, 1.0, self.min_factor)
-        high = torch.where(accepted, self.max_factor, 0.9)
-        return torch.minimum(torch.maximum(gain, low), high)
+            gain = gain * past[0] ** ((self.p + 2.0 * self.d) / order) * past[1] ** (-self.d / order)
+        # A rejected step must not be tried again as it was.
+        return torch.minimum(gain.clamp(self.min_factor, self.max_factor), torch.where(ratio > 1.0, 0.9, torch.inf))

@@ -65,12 +65,12 @@ class DiagonallyImplicit:
         return self.tableau.name
 
     @property
-    def order(self) -> float:
+    def order(self) -> float | int:
         """Order of convergence."""
         return self.tableau.order
 
     @property
-    def error_order(self) -> float:
+    def error_order(self) -> float | int:
         """Power of h in the error estimate."""
         return self.tableau.error_order
 
@@ -78,6 +78,11 @@ class DiagonallyImplicit:
     def adaptive(self) -> bool:
         """Whether there is an error estimate."""
         return self.tableau.adaptive
+
+    @property
+    def lands(self) -> bool:
+        """Whether steps should end at the times that are saved."""
+        return self.tableau.lands
 
     def check(self, term: Any) -> None:
         """Raise ValueError for a stochastic equation."""
@@ -117,7 +122,7 @@ class DiagonallyImplicit:
         estimate = None
         if self.adaptive:
             estimate = h * sum(e * k for e, k in zip(self.tableau.b_error, stages, strict=True) if e)
-        return Step(new, estimate, (stages[-1],), torch.stack(stages), ok)
+        return Step(new, estimate, (stages[-1],), h * torch.stack(stages), ok)
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """The cubic Hermite interpolant; at the end of the step its very result."""

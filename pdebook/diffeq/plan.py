@@ -23,7 +23,7 @@ class StepInfo:
         y0: flat state at the start, (batch, size).
         y1: flat state at the end.
         error: error estimate, or None.
-        stages: the field at the stages, (stages, batch, size).
+        stages: the field at the stages, times the step: h k_i, (stages, batch, size).
     """
 
     t0: Tensor

@@ -27,8 +27,8 @@ class ReversibleHeun:
     """
 
     name: str = "reversible-heun"
-    order: float = 2
-    error_order: float = 2
+    order: float | int = 2
+    error_order: float | int = 2
     adaptive: bool = True
 
     def check(self, term: Any) -> None:
@@ -54,7 +54,7 @@ class ReversibleHeun:
         last = product(bound, after, h, w)
         new = y + 0.5 * (first + last)
         # Slopes at both ends say how to interpolate, unless the path is rough.
-        slopes = torch.stack([before[0], after[0]]) if w is None else new[None]
+        slopes = h * torch.stack([before[0], after[0]]) if w is None else new[None]
         return Step(new, 0.5 * (last - first), (hat, *after), slopes)
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
@@ -97,13 +97,18 @@ class Reversible:
         if visit is not None or plan.restarts:
             raise ValueError("record, dense and jumps need adjoint Direct; Reversible does not keep the steps")
         for i in range(plan.steps):
-            if len(plan.rows[i]) and not torch.equal(plan.targets[i], plan.times[i + 1, plan.rows[i]]):
+            if not bool((_at_end(plan, i) | (plan.targets[i] == plan.times[0, plan.rows[i]])).all()):
                 raise ValueError("adjoint Reversible saves at the ends of steps only: let ts be among them")
         known = parameters(bound)
         if torch.is_grad_enabled():
             check_hidden(bound, y, plan.times[0], known)
         final, ys = _Reversible.apply(bound, solver, plan, y, *known)
         return final, ys if plan.saved else None
+
+
+def _at_end(plan: Plan, i: int) -> Tensor:
+    """Which of the times that step i saves are its end, to rounding; a time at the start belongs to the first step."""
+    return torch.isclose(plan.targets[i], plan.times[i + 1, plan.rows[i]], rtol=1e-12, atol=1e-12)
 
 
 class _Reversible(torch.autograd.Function):
@@ -154,7 +159,9 @@ class _Reversible(torch.autograd.Function):
         for i in range(plan.steps - 1, -1, -1):
             t0, t1 = plan.times[i], plan.times[i + 1]
             if len(plan.rows[i]):
-                grad_y = grad_y.index_put((plan.rows[i],), grad_ys[plan.rows[i], plan.columns[i]], accumulate=True)
+                end = _at_end(plan, i)
+                rows, columns = plan.rows[i][end], plan.columns[i][end]
+                grad_y = grad_y.index_put((rows,), grad_ys[rows, columns], accumulate=True)
             h, w = step_size(t0, t1, y), increments(bound, t0, t1)
             last = product(bound, after, h, w)
             old_hat = 2.0 * y - hat - last
@@ -166,5 +173,8 @@ class _Reversible(torch.autograd.Function):
             grad_after = [a + b for a, b in zip(half, spread(grad_hat, h, w), strict=True)]
             grad_y, grad_hat = grad_y + 2.0 * grad_hat, -grad_hat
             y, hat, after = old_y, old_hat, before
+        start = ~_at_end(plan, 0)
+        rows, columns = plan.rows[0][start], plan.columns[0][start]
+        grad_y = grad_y.index_put((rows,), grad_ys[rows, columns], accumulate=True)
         grad_hat = grad_hat + pull(plan.times[0], y, grad_after)
         return None, None, None, grad_y + grad_hat, *totals

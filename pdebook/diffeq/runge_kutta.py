@@ -6,7 +6,7 @@ batch axis, so that a rejected step is undone by keeping the old ones.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Step:
         y: state at the end, (batch, size).
         error: error estimate, or None.
         carry: what the next step needs.
-        stages: what interpolation needs: k_i, shape (stages, batch, size).
+        stages: what interpolation needs: h k_i, shape (stages, batch, size).
         ok: which samples could take the step at all; None if all could.
     """
 
@@ -37,13 +37,25 @@ class Step:
     ok: Tensor | None = None
 
 
+@runtime_checkable
 class Solver(Protocol):
     """What ``solve`` asks of a method."""
 
-    name: str
-    order: float
-    error_order: float
-    adaptive: bool
+    @property
+    def name(self) -> str:
+        """The method's name."""
+
+    @property
+    def order(self) -> float | int:
+        """Order of convergence; for stochastic equations the strong order."""
+
+    @property
+    def error_order(self) -> float | int:
+        """Power of h in the error estimate."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether there is an error estimate."""
 
     def check(self, term: Any) -> None:
         """Raise ValueError for an equation that the method is not for."""
@@ -82,8 +94,7 @@ def in_place(y: Tensor) -> bool:
 
 def stage_times(nodes: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, ...]:
     """Times t_0 + c_i (t_1 - t_0), each of shape (batch,); a node at 1 is exactly t_1."""
-    times = torch.where(nodes == 1.0, t1, t0 + nodes * (t1 - t0))
-    return times.unbind()
+    return torch.where(nodes == 1.0, t1, torch.addcmul(t0, nodes, t1 - t0)).unbind()
 
 
 def step_size(t0: Tensor, t1: Tensor, y: Tensor) -> Tensor:
@@ -113,12 +124,12 @@ class RungeKutta:
         return self.tableau.name
 
     @property
-    def order(self) -> float:
+    def order(self) -> float | int:
         """Order of convergence."""
         return self.tableau.order
 
     @property
-    def error_order(self) -> float:
+    def error_order(self) -> float | int:
         """Power of h in the error estimate."""
         return self.tableau.error_order
 
@@ -126,6 +137,11 @@ class RungeKutta:
     def adaptive(self) -> bool:
         """Whether there is an error estimate."""
         return self.tableau.adaptive
+
+    @property
+    def lands(self) -> bool:
+        """Whether steps should end at the times that are saved."""
+        return self.tableau.lands
 
     def check(self, term: Any) -> None:
         """Raise ValueError for a stochastic equation."""
@@ -144,14 +160,13 @@ class RungeKutta:
         """One step; the last stage is the field at its end, and the next step's first."""
         rows, error, nodes, _ = _coefficients(self.tableau, y.dtype, y.device)
         times, h = stage_times(nodes, t0, t1), step_size(t0, t1, y)
-        stages = _Stages(self.tableau.stages, y, carry[0])
-        new = y
+        stages = _Stages(self.tableau.stages, y, h * carry[0])
+        new, last = y, carry[0]
         for i in range(1, self.tableau.stages):
-            new = torch.addcmul(y, h, stages.combine(rows[i]))
+            new = stages.combine(rows[i], y)
             last = bound.field(times[i], new)
-            stages.append(last)
-        estimate = None if error is None else h * stages.combine(error)
-        return Step(new, estimate, (last,), stages.all())
+            stages.append(last, h)
+        return Step(new, None if error is None else stages.combine(error), (last,), stages.all())
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """y + h Σ_i b_i(θ) k_i; at the end of the step its very result."""
@@ -168,34 +183,40 @@ def interpolate(
     theta = torch.where(length == 0, torch.ones_like(length), (times - start) / torch.where(length == 0, 1.0, length))
     powers = theta[:, None] ** torch.arange(1, polynomials.shape[1] + 1, device=theta.device)
     weights = powers.to(y0.dtype) @ polynomials.T
-    inside = y0[rows] + length.to(y0.dtype)[:, None] * torch.einsum("ns,snd->nd", weights, step.stages[:, rows])
+    inside = y0[rows] + torch.einsum("ns,snd->nd", weights, step.stages[:, rows])
     return torch.where((theta == 1.0)[:, None], step.y[rows], inside)
 
 
 class _Stages:
-    """Stages k_0, k_1, ... of one step and their combinations: in one buffer, or as a list where autograd records them."""
+    """Products h k_0, h k_1, ... of one step and their sums: in one buffer, or as a list where autograd records them."""
 
     def __init__(self, count: int, y: Tensor, first: Tensor) -> None:
-        self.buffer = torch.empty(count, *y.shape, dtype=y.dtype, device=y.device) if in_place(y) else None
-        self.flat = None if self.buffer is None else self.buffer.view(count, -1)
-        self.list: list[Tensor] = []
         self.shape = y.shape
-        self.count = 0
-        self.append(first)
+        self.list: list[Tensor] = [first]
+        self.buffer: Tensor | None = None
+        if in_place(y) and in_place(first):
+            self.buffer = torch.empty(count, y.numel(), dtype=y.dtype, device=y.device)
+            self.columns = self.buffer.t()
+            self.list = list(self.buffer.view(count, *y.shape).unbind())
+            self.list[0].copy_(first)
+            self.count = 1
 
-    def append(self, k: Tensor) -> None:
+    def append(self, k: Tensor, h: Tensor) -> None:
         if self.buffer is None:
-            self.list.append(k)
+            self.list.append(k * h)
         else:
-            self.buffer[self.count] = k
-        self.count += 1
+            torch.mul(k, h, out=self.list[self.count])
+            self.count += 1
 
-    def combine(self, weights: Tensor) -> Tensor:
-        """Σ_i weights_i k_i over the first ``len(weights)`` stages."""
-        n = len(weights)
-        if self.flat is not None:
-            return torch.mv(self.flat[:n].t(), weights).view(self.shape)
-        return torch.tensordot(weights, torch.stack(self.list[:n]), 1)
+    def combine(self, weights: Tensor, y: Tensor | None = None) -> Tensor:
+        """Σ_i weights_i h k_i over the first ``len(weights)`` stages, plus y."""
+        n = weights.shape[0]
+        if self.buffer is not None:
+            columns = self.columns[:, :n]
+            total = torch.mv(columns, weights) if y is None else torch.addmv(y.reshape(-1), columns, weights)
+            return total.view(self.shape)
+        total = torch.tensordot(weights, torch.stack(self.list[:n]), 1)
+        return total if y is None else y + total
 
     def all(self) -> Tensor:
-        return torch.stack(self.list) if self.buffer is None else self.buffer
+        return torch.stack(self.list) if self.buffer is None else self.buffer.view(-1, *self.shape)

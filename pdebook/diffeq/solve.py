@@ -125,7 +125,7 @@ def solve(
         SolveError: a trajectory did not reach its end, or is not finite.
     """
     layout = Layout(y0)
-    method = solver_by_name(solver) if isinstance(solver, str) else solver
+    method: Solver = solver_by_name(solver) if isinstance(solver, str) else solver
     method.check(term)
     adjoint = Direct() if adjoint is None else adjoint
     if max_steps < 1:
@@ -160,8 +160,8 @@ def solve(
         _warn_of_rounding(controller, layout)
         if isinstance(method, DiagonallyImplicit):
             method = method.adapted(controller.tolerances(layout.dtype))
-        if isinstance(term, SDE) and not controller.land:
-            # Between the ends of its steps a rough path is not known.
+        # A rough path, or the solution of a method whose interpolant is poor, is saved where steps end.
+        if isinstance(term, SDE) or getattr(method, "lands", False):
             controller = replace(controller, land=True)
         gradient = adjoint.needs_plan(bound, flat, start)
         replay = bool(steps or dense or record) or gradient
@@ -198,6 +198,8 @@ def solve(
     if plan is not None:
         final, ys = adjoint.run(bound, method, plan, flat, visit if record or dense else None)
     assert final is not None
+    # Also a field may be what vmap maps over.
+    wrapped = wrapped or torch._C._functorch.is_functorch_wrapped_tensor(final)
     ended = end if found is None else found.t
     if event is not None and found is not None:
         final, ended = event.differentiate(bound, found, final, layout, args)
@@ -290,7 +292,9 @@ def _packed(found: Search, controller: PID, saves: Tensor | None) -> Plan:
     if count:
         packed.scatter_(0, position, times[1:])
     jumps = torch.tensor(controller.jumps, dtype=torch.float64, device=times.device)
-    restarts = frozenset(torch.isin(packed, jumps).any(1).nonzero().flatten().tolist()) if len(jumps) else frozenset()
+    # The times just behind the jumps, whichever way a trajectory goes.
+    behind = torch.cat([torch.nextafter(jumps, torch.full_like(jumps, end)) for end in (-torch.inf, torch.inf)])
+    restarts = frozenset(torch.isin(packed, behind).any(1).nonzero().flatten().tolist()) if len(jumps) else frozenset()
     return plan_saves(packed, saves, restarts)
 
 
@@ -304,7 +308,7 @@ def _shift_start(bound: Bound, y: Tensor, t0: Times, start: Tensor) -> Tensor:
         return y
     with torch.no_grad():
         f = bound.field(start, y)
-    return y - f * (t0 - t0.detach()).to(y.dtype).reshape(-1, 1)  # type: ignore[union-attr, operator]
+    return y - f * (t0 - t0.detach()).to(y.dtype).reshape(-1, 1)  # type: ignore[union-attr]
 
 
 def _shift_end(
@@ -314,7 +318,7 @@ def _shift_end(
     if _needs_gradient(t1):
         with torch.no_grad():
             f = bound.field(end, final)
-        final = final + f * (t1 - t1.detach()).to(final.dtype).reshape(-1, 1)  # type: ignore[union-attr, operator]
+        final = final + f * (t1 - t1.detach()).to(final.dtype).reshape(-1, 1)  # type: ignore[union-attr]
     if _needs_gradient(ts) and ys is not None and saves is not None:
         with torch.no_grad():
             f = torch.stack([bound.field(saves[:, k], ys[:, k]) for k in range(saves.shape[1])], 1)

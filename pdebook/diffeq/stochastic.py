@@ -59,14 +59,14 @@ class Stochastic:
     """
 
     name: str = ""
-    order: float = 0.5
+    order: float | int = 0.5
     calculus: Literal["ito", "stratonovich"] = "ito"
     noises: tuple[Noise, ...] = ("diagonal", "scalar", "additive", "general")
     levy: bool = False
     adaptive: bool = False
 
     @property
-    def error_order(self) -> float:
+    def error_order(self) -> float | int:
         """Power of h in the error estimate: strong order and a half."""
         return self.order + 0.5
 
@@ -132,7 +132,7 @@ class Milstein(Stochastic):
     """
 
     name: str = "milstein"
-    order: float = 1.0
+    order: float | int = 1.0
     noises: tuple[Noise, ...] = ("diagonal", "scalar")
 
     def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
@@ -194,7 +194,7 @@ class SRA1(Stochastic):
     """
 
     name: str = "sra1"
-    order: float = 1.5
+    order: float | int = 1.5
     noises: tuple[Noise, ...] = ("additive",)
     levy: bool = True
 
@@ -237,7 +237,7 @@ class SRID2(Stochastic):
     """
 
     name: str = "srid2"
-    order: float = 1.5
+    order: float | int = 1.5
     noises: tuple[Noise, ...] = ("diagonal", "scalar")
     levy: bool = True
     adaptive: bool = True

@@ -22,8 +22,8 @@ class Leapfrog:
     """
 
     name: str = "leapfrog"
-    order: float = 2
-    error_order: float = 3
+    order: float | int = 2
+    error_order: float | int = 3
     adaptive: bool = False
 
     def check(self, term: Any) -> None:
@@ -50,7 +50,7 @@ class Leapfrog:
         p = half + 0.5 * h * force
         new = torch.cat([q, p], 1)
         end = torch.cat([p, force], 1)
-        return Step(new, None, (end,), torch.stack([slope, end]))
+        return Step(new, None, (end,), h * torch.stack([slope, end]))
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """Cubic Hermite polynomial through both ends."""
@@ -58,14 +58,13 @@ class Leapfrog:
 
 
 def hermite(step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
-    """The cubic through states and slopes at both ends of a step, ``step.stages`` holding the slopes."""
+    """The cubic through states and slopes at both ends of a step, ``step.stages`` holding h times the slopes."""
     length = (t1 - t0)[rows]
     theta = torch.where(
         length == 0, torch.ones_like(length), (times - t0[rows]) / torch.where(length == 0, 1.0, length)
     )
     u = theta.to(y0.dtype)[:, None]
-    h = length.to(y0.dtype)[:, None]
     start, end = y0[rows], step.y[rows]
     first, last = step.stages[0, rows], step.stages[-1, rows]
-    value = start + u**2 * (3.0 - 2.0 * u) * (end - start) + h * u * (1.0 - u) * ((1.0 - u) * first - u * last)
+    value = start + u**2 * (3.0 - 2.0 * u) * (end - start) + u * (1.0 - u) * ((1.0 - u) * first - u * last)
     return torch.where(u == 1.0, end, value)

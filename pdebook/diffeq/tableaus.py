@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
 Row = tuple[float, ...]
-Tree = tuple["Tree", ...]
+Tree = tuple[Any, ...]
 """A rooted tree: its root's branches. The tree of one node is ()."""
 
 _TOLERANCE = 1e-9
@@ -162,6 +163,11 @@ class ButcherTableau:
         return min(self.order, self.embedded_order) + 1
 
     @property
+    def lands(self) -> bool:
+        """Whether the interpolant is more than one order behind the method, so that steps had better end where one looks."""
+        return self.order > self.interpolation.shape[1] + 1
+
+    @property
     def evaluations(self) -> int:
         """Evaluations of the field for an explicit step; the first stage comes from the step before."""
         return self.stages - 1
@@ -202,7 +208,7 @@ BOSH3 = ButcherTableau(
 )
 RK4 = ButcherTableau("rk4", 4, ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
-_B = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
+_B: Row = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
 DOPRI5 = ButcherTableau(
     "dopri5",
     5,
@@ -414,13 +420,13 @@ IMPLICIT_EULER = ButcherTableau("implicit-euler", 1, ((), (0.0, 1.0)), (0.0, 1.0
 """Backward Euler; the error estimate is the distance to the trapezoidal rule."""
 
 _G = 0.43586652150
-_KVAERNO3 = (
+_KVAERNO3: Row = (
     (6 * _G - 1) / (12 * _G),
     -1 / ((24 * _G - 12) * _G),
     (-6 * _G**2 + 6 * _G - 1) / (6 * _G - 3),
     _G,
 )
-_ROW = ((-4 * _G**2 + 6 * _G - 1) / (4 * _G), (1 - 2 * _G) / (4 * _G), _G, 0.0)
+_ROW: Row = ((-4 * _G**2 + 6 * _G - 1) / (4 * _G), (1 - 2 * _G) / (4 * _G), _G, 0.0)
 KVAERNO3 = ButcherTableau(
     "kvaerno3",
     3,

@@ -121,7 +121,8 @@ class CDE:
 
     Args:
         function: f, which returns (batch, size, channels) for a state (batch, size).
-        path: control with ``derivative(t)`` of shape (batch, channels) for times (batch,); see ``paths``.
+        path: control with ``derivative(t)`` of shape (batch, channels) for times (batch,); see ``paths``. Where the derivative
+            jumps, as at the knots of a linear control, ``PID(jumps=knots)`` makes steps end there.
     Source: Kidger et al. 2020, Neural controlled differential equations for irregular time series, equation 4.
     """
 
@@ -134,7 +135,8 @@ class CDE:
         Raises:
             ValueError: f does not return one column for each channel of the control.
         """
-        matrix, slope = self.function(t, y, *args), self.path.derivative(t)
+        # Near a knot rounding would pick the wrong piece of the control.
+        matrix, slope = self.function(t.to(y.dtype), y, *args), self.path.derivative(t).to(y.dtype)
         if matrix.shape != (*y.shape, slope.shape[-1]):
             expected = (*tuple(y.shape), slope.shape[-1])
             raise ValueError(f"function must return shape {expected}, got {tuple(matrix.shape)}")
@@ -256,7 +258,8 @@ class Bound:
         """The field, or drift, of flat states (batch, size) at times (batch,)."""
         self.evaluations += 1
         layout = self.layout
-        result = self.term.field(t.to(layout.real_dtype), layout.unflatten(y), *self.args)
+        times = t if isinstance(self.term, CDE) else t.to(layout.real_dtype)
+        result = self.term.field(times, layout.unflatten(y), *self.args)
         if not self._checked:
             layout.check(result, "the field")
             self._checked = True

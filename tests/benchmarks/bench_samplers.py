@@ -8,17 +8,20 @@ scheduler's grid is not counted; our checks of the grid and of the result are.
 """
 
 import argparse
+import inspect
 import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pdebook.diffusion.deis import deis
 from pdebook.diffusion.multistep import multistep
-from pdebook.diffusion.sampling import Sampler
+from pdebook.diffusion.pndm import ipndm, pndm
 from pdebook.diffusion.schedules import NoiseSchedule, VPLinear
 from pdebook.diffusion.unipc import unipc
 
@@ -30,10 +33,18 @@ except ImportError:
 SHAPES = ((128, 64), (4, 4, 64, 64), (16, 3, 256, 256))
 STEPS = 20
 GOAL = 0.5
-PAIRS: dict[str, tuple[Sampler, str, dict[str, Any]]] = {
+PAIRS: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any]]] = {
     "DPM-Solver++ 2M": (multistep, "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "UniPC-2": (unipc, "UniPCMultistepScheduler", {"solver_type": "bh2"}),
+    "DEIS λAB1": (partial(deis, degree=1, variable="half_log_snr"), "DEISMultistepScheduler", {}),
+    "PNDM (PLMS)": (
+        partial(pndm, warmup="heun"),
+        "PNDMScheduler",
+        {"skip_prk_steps": True, "prediction_type": "epsilon"},
+    ),
+    "iPNDM": (ipndm, "IPNDMScheduler", {}),
 }
+"""Ours and theirs of one order. Their DEIS has λAB only; their iPNDM has a schedule of its own."""
 
 
 class Stub:
@@ -50,9 +61,19 @@ class Stub:
 
 
 def theirs(name: str, config: dict[str, Any]) -> Any:
-    """A scheduler of diffusers, told that the model predicts the data."""
-    options = {"prediction_type": "sample", "solver_order": 2, "final_sigmas_type": "sigma_min", **config}
-    return getattr(diffusers, name)(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **options)
+    """A scheduler of diffusers, told that the model predicts the data where it may."""
+    options = {
+        "prediction_type": "sample",
+        "solver_order": 2,
+        "final_sigmas_type": "sigma_min",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        **config,
+    }
+    scheduler = getattr(diffusers, name)
+    known = inspect.signature(scheduler.__init__).parameters
+    return scheduler(**{key: value for key, value in options.items() if key in known})
 
 
 def run_theirs(scheduler: Any, x: Tensor, answer: Tensor) -> Tensor:
@@ -86,12 +107,12 @@ def measure(shape: tuple[int, ...], label: str, repeats: int) -> dict[str, float
     generator = torch.Generator().manual_seed(0)
     x, answer = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
     schedule = VPLinear()
-    if diffusers is None:
-        times = [1.0 - 0.999 * i / STEPS for i in range(STEPS + 1)]
-    else:
+    times = [1.0 - 0.999 * i / STEPS for i in range(STEPS + 1)]
+    if diffusers is not None:
         scheduler = theirs(name, config)
         scheduler.set_timesteps(STEPS)
-        times = schedule.time(-scheduler.sigmas.double().log()).tolist()
+        if "solver_order" in scheduler.config:
+            times = schedule.time(-scheduler.sigmas.double().log()).tolist()
     model = Stub(schedule, answer)
     runs: dict[str, Callable[[], Any]] = {"ours": lambda: sampler(model, x, times)}
     elapsed: dict[str, list[float]] = {"ours": [], "theirs": []}

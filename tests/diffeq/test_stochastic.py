@@ -1,0 +1,187 @@
+"""Methods for stochastic equations: strong orders against exact solutions, the two calculi, adaptivity, gradients."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pdebook.diffeq.adjoints import Checkpointed, Direct
+from pdebook.diffeq.brownian import BrownianTree
+from pdebook.diffeq.controllers import PID, Constant
+from pdebook.diffeq.methods import SOLVERS
+from pdebook.diffeq.reversible import Reversible
+from pdebook.diffeq.solve import solve
+from pdebook.diffeq.terms import SDE
+from pdebook.metrics.order import observed_order
+
+PATHS, MU, SIGMA = 1000, 0.5, 0.8
+COUNTS = (8, 16, 32, 64)
+
+
+@cache
+def tree(shape: int = 1, areas: bool = True, paths: int = PATHS, seed: int = 3) -> BrownianTree:
+    return BrownianTree(seed, 0.0, 1.0, (shape,), tolerance=1 / 256, samples=paths, space_time=areas)
+
+
+def geometric(calculus: Any, noise: Any = "diagonal") -> SDE:
+    """dy = μ y dt + σ y dW."""
+    return SDE(lambda t, y: MU * y, lambda t, y: SIGMA * y, tree(), noise, calculus)
+
+
+def exact(calculus: str) -> Tensor:
+    """Its solution at t = 1 from y = 1."""
+    drift = MU - 0.5 * SIGMA**2 if calculus == "ito" else MU
+    return (drift + SIGMA * tree().value(1.0)).exp()
+
+
+def strong_errors(term: SDE, solver: str, goal: Tensor, y0: Tensor | None = None) -> list[float]:
+    """Mean absolute error at t = 1."""
+    start = torch.ones(PATHS, 1).double() if y0 is None else y0
+    return [
+        float((solve(term, start, 0.0, 1.0, solver=solver, controller=Constant(steps=n)).ys - goal).abs().mean())
+        for n in COUNTS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("solver", "calculus", "order"),
+    [
+        ("euler-maruyama", "ito", 0.5),
+        ("milstein", "ito", 1.0),
+        ("srid2", "ito", 1.5),
+        ("euler-heun", "stratonovich", 1.0),
+        ("heun-sde", "stratonovich", 1.0),
+        ("reversible-heun", "stratonovich", 1.0),
+    ],
+)
+def test_strong_orders_on_geometric_brownian_motion(solver: str, calculus: str, order: float) -> None:
+    # Scalar noise commutes, so the Stratonovich methods of order 1/2 have order 1 here.
+    found = observed_order(strong_errors(geometric(calculus), solver, exact(calculus)), n=COUNTS).order
+    assert order - 0.2 < found < order + 0.25
+
+
+def test_the_other_calculus_is_another_process() -> None:
+    for solver, calculus, other in (("heun-sde", "stratonovich", "ito"), ("euler-maruyama", "ito", "stratonovich")):
+        errors = strong_errors(geometric(calculus), solver, exact(other))
+        assert observed_order(errors, n=COUNTS).order < 0.2
+
+
+def test_scalar_noise_is_diagonal_noise_shared_by_the_state() -> None:
+    y0 = torch.ones(PATHS, 2).double()
+    for solver in ("milstein", "srid2"):
+        term = geometric("ito", "scalar")
+        wide = solve(term, y0, 0.0, 1.0, solver=solver, controller=Constant(steps=16)).ys
+        narrow = solve(geometric("ito"), y0[:, :1], 0.0, 1.0, solver=solver, controller=Constant(steps=16)).ys
+        torch.testing.assert_close(wide, narrow.expand(-1, 2), rtol=1e-12, atol=1e-12)
+
+
+def test_sra1_is_of_order_three_halves_for_additive_noise() -> None:
+    # dy = -y³ dt + (1 + t) dW against itself with many steps; Euler has order 1 there.
+    term = SDE(lambda t, y: -(y**3), lambda t, y: (1.0 + t)[:, None, None].expand(-1, 1, 1), tree(), "additive")
+    goal = solve(term, torch.ones(PATHS, 1).double(), 0.0, 1.0, solver="sra1", controller=Constant(steps=256)).ys
+    orders = {
+        solver: observed_order(strong_errors(term, solver, goal), n=COUNTS).order
+        for solver in ("sra1", "euler-maruyama")
+    }
+    assert 1.3 < orders["sra1"] < 2.05
+    assert 0.85 < orders["euler-maruyama"] < 1.2
+
+
+def test_general_noise() -> None:
+    # Two commuting multiplicative noises: dy = y (a dW_1 + b dW_2), Stratonovich: y = exp(a W_1 + b W_2).
+    path = tree(2)
+    mix = torch.tensor([0.5, -0.3]).double()
+    term = SDE(lambda t, y: 0.0 * y, lambda t, y: y[..., None] * mix, path, "general", "stratonovich")
+    goal = (path.value(1.0) @ mix).exp()[:, None]
+    for solver in ("heun-sde", "euler-heun", "reversible-heun"):
+        assert observed_order(strong_errors(term, solver, goal), n=COUNTS).order > 0.8
+
+
+@pytest.mark.parametrize("solver", ["srid2", "heun-sde"])
+def test_adaptive_steps_stay_on_one_path(solver: str) -> None:
+    calculus = "ito" if solver == "srid2" else "stratonovich"
+    path = BrownianTree(5, 0.0, 1.0, (1,), tolerance=1e-5, samples=64, space_time=True)
+    term = SDE(lambda t, y: MU * y, lambda t, y: SIGMA * y, path, "diagonal", calculus)
+    drift = MU - 0.5 * SIGMA**2 if calculus == "ito" else MU
+    ts = torch.tensor([0.3, 1.0]).double()
+    goal = torch.stack([(drift * t + SIGMA * path.value(float(t))).exp() for t in ts], 1)
+    errors = []
+    for tol in (1e-2, 1e-3):
+        control = PID(tol, tol, p=0.1, i=0.3, first_step=0.05)
+        s = solve(
+            term, torch.ones(64, 1).double(), 0.0, 1.0, ts=ts, solver=solver, controller=control, max_steps=20_000
+        )
+        errors.append(float((s.ys - goal).abs().mean()))
+    assert errors[1] < errors[0] / 2
+    assert errors[1] < 0.02
+    again = solve(
+        term, torch.ones(64, 1).double(), 0.0, 1.0, ts=ts, solver=solver, controller=control, max_steps=20_000
+    )
+    assert torch.equal(again.ys, s.ys)
+
+
+class Both(nn.Module):
+    """Drift and diffusion with parameters."""
+
+    def __init__(self, noise: str) -> None:
+        super().__init__()
+        self.a, self.b = (
+            nn.Parameter(torch.tensor([0.3, -0.4]).double()),
+            nn.Parameter(torch.tensor([0.5, 0.2]).double()),
+        )
+        self.noise = noise
+
+    def drift(self, t: Tensor, y: Tensor) -> Tensor:
+        return (self.a * y).sin() - y
+
+    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+        g = (self.b * y).cos()
+        return g if self.noise in ("diagonal", "scalar") else torch.stack([g, 0.1 * y, g * y], 2)
+
+
+@pytest.mark.parametrize("noise", ["diagonal", "scalar", "general"])
+def test_gradients_of_stochastic_solves(noise: Any) -> None:
+    path = tree({"diagonal": 2, "scalar": 1, "general": 3}[noise], False, 4)
+    grads = []
+    for adjoint in (Direct(), Checkpointed(), Reversible()):
+        model, y0 = Both(noise), torch.ones(4, 2).double().requires_grad_()
+        term = SDE(model.drift, model.diffusion, path, noise, "stratonovich")
+        ts = torch.tensor([0.5, 1.0]).double()
+        ys = solve(
+            term, y0, 0.0, 1.0, ts=ts, solver="reversible-heun", controller=Constant(steps=10), adjoint=adjoint
+        ).ys
+        grads.append(torch.cat([g.flatten() for g in torch.autograd.grad((ys**2).sum(), [y0, model.a, model.b])]))
+    for other in grads[1:]:
+        torch.testing.assert_close(other, grads[0], rtol=1e-11, atol=1e-11)
+
+
+def test_bad_input() -> None:
+    y0 = torch.ones(PATHS, 1).double()
+    fixed = Constant(steps=4)
+    cases: list[tuple[Any, str, str]] = [
+        (geometric("ito"), "heun-sde", "converges to Stratonovich's solution, the term is meant in Ito's"),
+        (geometric("stratonovich"), "milstein", "converges to Ito's solution"),
+        (geometric("ito"), "reversible-heun", "is for Stratonovich equations"),
+        (geometric("ito"), "sra1", "sra1 is for additive noise, got diagonal"),
+        (geometric("ito"), "rk4", "rk4 is for ordinary equations"),
+        (
+            SDE(lambda t, y: y, lambda t, y: y, tree(2)),
+            "euler-maruyama",
+            r"brownian must give increments of shape \(1000, 1\)",
+        ),
+        (SDE(lambda t, y: y, lambda t, y: y[..., None], tree()), "euler-maruyama", "the diffusion must return"),
+        (SDE(lambda t, y: y, lambda t, y: y, tree(), "general"), "euler-maruyama", "the diffusion must return shape"),
+        (SDE(lambda t, y: y, lambda t, y: y, tree(1, False)), "srid2", "brownian must give space-time Lévy areas"),
+    ]
+    for term, solver, words in cases:
+        with pytest.raises(ValueError, match=words):
+            solve(term, y0, 0.0, 1.0, solver=solver, controller=fixed)
+    with pytest.raises(ValueError, match="noise must be one of"):
+        SDE(lambda t, y: y, lambda t, y: y, tree(), "coloured")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="calculus must be"):
+        SDE(lambda t, y: y, lambda t, y: y, tree(), "diagonal", "newton")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="goes forwards in time"):
+        solve(geometric("ito"), y0, 1.0, 0.0, solver="srid2", controller=fixed)
+    assert {name for name, solver in SOLVERS.items() if getattr(solver, "levy", False)} == {"srid2", "sra1"}

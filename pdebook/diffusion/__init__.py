@@ -11,7 +11,9 @@
 | ``exact``, ``reference`` | Gaussian mixtures with their exact denoiser; reference solutions that state their error |
 | ``testbeds``, ``digits`` | shared problems; the shipped digit network and classifier |
 | ``interpolants`` | paths from one distribution to another, whose signal-to-noise ratio need not be monotone |
+| ``model_statistics`` | empirical statistics of a model, for ``dpm_solver_v3`` |
+| ``solver_search`` | search for a solver's schedule, for ``unified_sampling`` |
 | ``arena`` | every sampler of the part against every other |
 
-Papers: ``dpm_solver``.
+Papers: ``dpm_solver``, ``deis``, ``pndm``, ``unified_sampling``, ``dpm_solver_v3``.
 """

@@ -16,14 +16,20 @@ import torch
 from torch import Tensor
 
 from pdebook.diffusion.baselines import ddim, runge_kutta
+from pdebook.diffusion.deis import deis
 from pdebook.diffusion.denoiser import Denoiser
 from pdebook.diffusion.digits import classifier, score_network
 from pdebook.diffusion.dpm_solver import fast_orders, singlestep
+from pdebook.diffusion.dpm_solver_v3 import dpm_solver_v3
+from pdebook.diffusion.dpm_solver_v3 import shipped as shipped_statistics
 from pdebook.diffusion.multistep import multistep
+from pdebook.diffusion.pndm import fon, ipndm, pndm
 from pdebook.diffusion.reference import probability_flow
 from pdebook.diffusion.sampling import DivergenceError, Sampler
 from pdebook.diffusion.schedules import NoiseSchedule, VPLinear, time_grid
 from pdebook.diffusion.testbeds import digits_gm
+from pdebook.diffusion.unified_sampling import shipped as shipped_schedule
+from pdebook.diffusion.unified_sampling import usf
 from pdebook.diffusion.unipc import unipc
 from pdebook.metrics.distributions import frechet_distance
 from pdebook.rng import normal
@@ -93,6 +99,18 @@ def _runge_kutta(name: str, order: int, cost: int, method: str, variable: str, k
     return ArenaSampler(name, runge_kutta, order, options, cost, smallest=cost, kind=kind)
 
 
+def _statistics(problem: str, budget: int) -> Mapping[str, Any] | None:
+    """What DPM-Solver-v3 knows of a problem."""
+    statistics = shipped_statistics(problem)
+    return None if statistics is None else {"statistics": statistics}
+
+
+def _schedule(problem: str, budget: int) -> Mapping[str, Any] | None:
+    """What was searched for a problem and a budget."""
+    found = shipped_schedule(problem, budget)
+    return None if found is None else {"times": list(found.times), **found.options()}
+
+
 SAMPLERS: dict[str, ArenaSampler] = {
     entry.name: entry
     for entry in (
@@ -111,6 +129,16 @@ SAMPLERS: dict[str, ArenaSampler] = {
         ArenaSampler("dpm-solver++3m", multistep, 2, {"order": 3}, smallest=3),
         ArenaSampler("unipc-2", unipc, 2, {"order": 2}, smallest=2),
         ArenaSampler("unipc-3", unipc, 2, {"order": 3}, smallest=3),
+        *(ArenaSampler(f"tab-{r}", deis, 2, {"degree": r}, smallest=r + 1, kind="quadratic") for r in (1, 2, 3)),
+        ArenaSampler("rho-ab-3", deis, 2, {"degree": 3, "variable": "rho"}, smallest=4, kind="quadratic"),
+        ArenaSampler("lambda-ab-3", deis, 2, {"degree": 3, "variable": "half_log_snr"}, smallest=4),
+        _runge_kutta("rho-rk-3", 3, 3, "kutta3", "rho", "quadratic"),
+        ArenaSampler("ipndm", ipndm, 2, smallest=4, kind="quadratic"),
+        ArenaSampler("s-pndm", pndm, 2, {"order": 2, "warmup": "heun"}, extra=1, smallest=3, kind="quadratic"),
+        ArenaSampler("f-pndm", pndm, 2, {"fallback": False}, extra=9, smallest=13, kind="quadratic"),
+        ArenaSampler("fon", fon, 4, extra=9, smallest=13, kind="time"),
+        ArenaSampler("dpm-solver-v3", dpm_solver_v3, 2, smallest=2, fitted=_statistics),
+        ArenaSampler("usf", usf, 1, fitted=_schedule),
     )
 }
 """The entries by name; a sampler of a later chapter adds its row here."""

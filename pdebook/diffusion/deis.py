@@ -8,8 +8,9 @@ Source: Zhang and Chen: Fast Sampling of Diffusion Models with Exponential Integ
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -100,8 +101,38 @@ def adams_weights(
             )
         if len(set(nodes)) < len(nodes):
             raise ValueError(f"nodes must be distinct times, got {list(nodes)}")
+        shared = _shared_weights if isinstance(schedule, Hashable) else _shared_weights.__wrapped__
+        return list(shared(schedule, s, t, tuple(nodes), variable, prediction, points))
+    return _weights(schedule, s, t, nodes, variable, prediction, points, per_sample)
 
-    before, after, *at = (torch.as_tensor(value, dtype=torch.float64, device=per_sample) for value in (s, t, *nodes))
+
+@lru_cache(maxsize=4096)
+def _shared_weights(
+    schedule: NoiseSchedule,
+    s: float,
+    t: float,
+    nodes: tuple[float, ...],
+    variable: Variable,
+    prediction: Prediction,
+    points: int,
+) -> tuple[float, ...]:
+    """The weights for times that the batch shares: a plan, made once for each step of a grid."""
+    weights = _weights(schedule, s, t, nodes, variable, prediction, points, torch.device("cpu"))
+    return tuple(float(weight) for weight in weights)
+
+
+def _weights(
+    schedule: NoiseSchedule,
+    s: Scalar,
+    t: Scalar,
+    nodes: Sequence[Scalar],
+    variable: Variable,
+    prediction: Prediction,
+    points: int,
+    device: torch.device,
+) -> list[Scalar]:
+    """Integrals of the Lagrange basis by Gauss's rule, as tensors like the times."""
+    before, after, *at = (torch.as_tensor(value, dtype=torch.float64, device=device) for value in (s, t, *nodes))
     lam, weights = _gauss(schedule, before, after, points, split=variable == "time")
     scale = -schedule.alpha(after) if prediction == "noise" else schedule.sigma(after)
     weights = torch.as_tensor(scale)[..., None] * exp(-lam if prediction == "noise" else lam) * weights
@@ -114,8 +145,7 @@ def adams_weights(
         for k, other in enumerate(at):
             if k != j:
                 basis = basis * (u - other[..., None]) / (own - other)[..., None]
-        total = (weights * basis).sum(-1)
-        result.append(float(total) if per_sample is None else total)
+        result.append((weights * basis).sum(-1))
     return result
 
 

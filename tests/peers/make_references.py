@@ -1,9 +1,11 @@
 """Runs the peers, compares them with ours, prints the differences, and stores the peers' results as small JSON files.
 
     python tests/peers/make_references.py                   # diffusers (make peers)
-    python tests/peers/make_references.py --official DIR    # and the papers' code: DIR holds clones named dpm-solver and UniPC
+    python tests/peers/make_references.py --official DIR    # and the papers' code: DIR holds clones named as their repositories
 
-A file is written anew only when a number in it changed. Nothing of a peer's code is stored.
+A chapter brings its own peers in ``<slug>_official.py``: ``official(folder)`` runs the code of ``REPOSITORY`` in a clone, and
+``diffusers()``, if there is one, the schedulers. A file is written anew only when a number in it changed. Nothing of a peer's code
+is stored.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ OFFICIAL = {
     "dpm-solver": ("https://github.com/LuChengTHU/dpm-solver", "dpm-solver", "dpm_solver_pytorch.py"),
     "unipc": ("https://github.com/wl-zhao/UniPC", "UniPC", "uni_pc.py"),
 }
+
+CHAPTERS = ("deis", "pndm", "unified_sampling", "dpm_solver_v3")
 
 
 def relative(value: Tensor, reference: Tensor) -> float:
@@ -49,7 +53,7 @@ def store(peer: str, content: dict[str, Any], source: dict[str, str]) -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "command": "python "
-        + " ".join(["tests/peers/make_references.py", *(["--official DIR"] if peer in OFFICIAL else [])]),
+        + " ".join(["tests/peers/make_references.py", *(["--official DIR"] if "repository" in source else [])]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     path.parent.mkdir(exist_ok=True)
@@ -76,6 +80,12 @@ def compare(peer: str, run: Callable[[Any], tuple[list[float] | None, Tensor]]) 
     return {"cases": stored}
 
 
+def head(clone: Path) -> str:
+    """The commit that a clone is at."""
+    command = ["git", "-C", str(clone), "rev-parse", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,6 +98,17 @@ def main() -> None:
         print("diffusers is not installed, its results are not compared (make peers installs it)")
     else:
         store("diffusers", compare("diffusers", run_diffusers), {"package": "diffusers", "version": version})
+        for slug in CHAPTERS:
+            module = import_module(f"{slug}_official")
+            if hasattr(module, "diffusers"):
+                store(f"{slug}_diffusers", module.diffusers(), {"package": "diffusers", "version": version})
+    for package, companion in (("torchcde", "esig"),):
+        try:
+            source = {"package": package, "version": metadata.version(package), companion: metadata.version(companion)}
+        except metadata.PackageNotFoundError as error:
+            print(f"{error.name} is not installed, the results of {package} are not compared (make peers installs it)")
+        else:
+            store(package, import_module("paths_peers").references(), source)
     if folder is None:
         print("the official code is not compared (--official DIR)")
         return
@@ -96,8 +117,7 @@ def main() -> None:
         if not path.exists():
             sys.exit(f"--official must hold a clone of {repository} named {clone}: {path} is missing")
         module = official(path)
-        command = ["git", "-C", str(path.parent), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        commit = head(folder / clone)
         content = compare(peer, lambda case, module=module: (None, run_official(module, case)))
         names = ("vp-linear", "ddpm", *(["vp-cosine"] if peer == "unipc" else []))
         content["schedules"] = {name: official_values(module, name) for name in names}
@@ -110,6 +130,16 @@ def main() -> None:
                 print(f"{'':9} {relative(x, result):9.1e}  adaptive {name}: {evaluations} evaluations, ours {count}")
                 content["adaptive"][name] = {"result": result.tolist(), "evaluations": evaluations}
         store(peer, content, {"repository": repository, "commit": commit, "file": file})
+    for slug in CHAPTERS:
+        chapter = import_module(f"{slug}_official")
+        path = folder / chapter.REPOSITORY.rsplit("/", 1)[1]
+        if not (path / chapter.FILE).exists():
+            sys.exit(
+                f"--official must hold a clone of {chapter.REPOSITORY} named {path.name}: {path / chapter.FILE} is missing"
+            )
+        store(
+            slug, chapter.official(path), {"repository": chapter.REPOSITORY, "commit": head(path), "file": chapter.FILE}
+        )
 
 
 if __name__ == "__main__":

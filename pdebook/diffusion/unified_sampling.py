@@ -66,15 +66,15 @@ class Update:
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        _integer("order", self.order, self.order >= 1, "at least 1")
-        _integer("start", self.start, self.start <= -1, "-1 or less")
+        _integer("order", self.order, low=1)
+        _integer("start", self.start, high=-1)
         if len(self.points) != self.order - 1:
             raise ValueError(
                 f"points must have one set for each of the {self.order - 1} derivatives of order {self.order}, got {self.points!r}"
             )
         for q, chosen in enumerate(self.points, start=1):
             for node in chosen:
-                _integer("points", node, node <= -1, "-1 or less")
+                _integer("points", node, high=-1)
             if len(set(chosen)) != len(chosen) or self.start in chosen or len(chosen) < q:
                 raise ValueError(
                     f"points of derivative {q} must be at least {q} distinct nodes other than the start {self.start}, got {chosen!r}"
@@ -296,7 +296,7 @@ def usf(
         x = advance(schedule, nodes, t, step.prediction, step.update, gamma)
         if not last or step.corrector != "none":
             asked = step.prediction if step.corrector != "none" else steps[i + 1].prediction
-            nodes = [*nodes[-reach:], node(x, t, asked)]
+            nodes = [*nodes, node(x, t, asked)][-reach:]
         if step.corrector != "none":
             x = nodes[-1].state = advance(schedule, nodes, t, step.prediction, step.again, step.again.gamma)
             if step.corrector == "implicit" and not last:
@@ -564,8 +564,9 @@ def _choice(name: str, value: Any, known: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
-def _integer(name: str, value: Any, fits: bool, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not fits:
+def _integer(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        expected = f"at least {low}" if low > -math.inf else f"{high} or less"
         raise ValueError(f"{name} must be an integer, {expected}, got {value!r}")
 
 

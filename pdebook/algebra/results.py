@@ -48,7 +48,7 @@ class Result:
         status: ``Status`` as integers.
     """
 
-    x: Shaped[Tensor, "batch *shape"]
+    x: Tensor
     residual: Float[Tensor, " batch"]
     history: Float[Tensor, "steps batch"]
     iterations: Int64[Tensor, " batch"]

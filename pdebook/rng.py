@@ -209,8 +209,8 @@ def normals_at(
 
 
 def normals_of(
-    seed: int, samples: Int64[Tensor, "*rows"], index: Int64[Tensor, "*rows"], *, stream: int = 0
-) -> Float64[Tensor, "*rows 2"]:
+    seed: int, samples: Int64[Tensor, "..."], index: Int64[Tensor, "..."], *, stream: int = 0
+) -> Float64[Tensor, "... 2"]:
     """Two standard normal numbers for each pair of a sample and a block index, element by element; tensors that broadcast.
 
     ``normals_at`` takes each index for each sample; this takes an index of its own for each.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -127,7 +126,7 @@ class PID:
     safety: float | int = 0.9
     min_factor: float | int = 0.2
     max_factor: float | int = 10.0
-    scope: Literal["sample", "batch"] = "sample"
+    scope: str = "sample"
     jumps: tuple[float | int, ...] = ()
     land: bool = False
 

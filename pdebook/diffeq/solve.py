@@ -8,7 +8,7 @@ and spoil no gradient, and step sizes are constants for differentiation.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ def solve(
     dense: bool = False,
     max_steps: int = 4096,
     norm_mask: Any = None,
-    on_failure: Literal["raise", "status"] = "raise",
+    on_failure: str = "raise",
 ) -> Solution:
     """Solve an initial value problem for a batch of trajectories.
 

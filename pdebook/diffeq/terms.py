@@ -165,8 +165,8 @@ class SDE:
     drift: Field
     diffusion: Field
     brownian: Any
-    noise: Noise = "diagonal"
-    calculus: Calculus = "ito"
+    noise: str = "diagonal"
+    calculus: str = "ito"
 
     def __post_init__(self) -> None:
         if self.noise not in NOISES:

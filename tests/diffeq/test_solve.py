@@ -39,22 +39,26 @@ def reference() -> Tensor:
     return torch.tensor(np.array(ends))
 
 
+# The implicit methods are slower: a shorter time.
+ENDS = dict.fromkeys(("implicit-euler", "kvaerno3", "kvaerno5"), 2.0)
 # Range of steps in which the error is above rounding and the leading term rules.
 COUNTS = {
     "dopri8": (10, 20, 40),
     "euler": (800, 1600, 3200),
-    "implicit-euler": (200, 400, 800),
-    "kvaerno3": (50, 100, 200),
-    "kvaerno5": (25, 50, 100),
+    "implicit-euler": (25, 50, 100),
+    "kvaerno3": (10, 20, 40),
+    "kvaerno5": (5, 10, 20),
 }
 
 
 @pytest.mark.parametrize("name", [*ORDINARY, "reversible-heun"])
 def test_orders(name: str, reference: Tensor) -> None:
-    counts = COUNTS.get(name, (100, 200, 400))
+    counts, end = COUNTS.get(name, (100, 200, 400)), ENDS.get(name, 10.0)
+    if end < 10.0:
+        reference = solve(TERM, pendulum_start(), 0.0, end, solver="dopri8", controller=PID(1e-13, 1e-13)).ys
     errors = [
         float(
-            (solve(TERM, pendulum_start(), 0.0, 10.0, solver=name, controller=Constant(steps=n)).ys - reference)
+            (solve(TERM, pendulum_start(), 0.0, end, solver=name, controller=Constant(steps=n)).ys - reference)
             .abs()
             .max()
         )
@@ -92,7 +96,9 @@ def test_leapfrog_is_of_second_order_and_keeps_the_energy(reference: Tensor) -> 
     assert drift("heun", 400.0) > 3.0 * drift("heun", 50.0)
 
 
-@pytest.mark.parametrize("name", [name for name in ORDINARY if SOLVERS[name].adaptive and name != "implicit-euler"])
+@pytest.mark.parametrize(
+    "name", [name for name in ORDINARY if SOLVERS[name].adaptive and name not in ("implicit-euler", "kvaerno3")]
+)
 def test_the_error_follows_the_tolerance(name: str, reference: Tensor) -> None:
     errors = [
         float(
@@ -145,9 +151,9 @@ def test_a_trajectory_does_not_see_the_others() -> None:
 
 
 def test_steps_of_their_own_pay_for_oscillators_out_of_phase() -> None:
-    limit = solve(ODE(van_der_pol), torch.tensor([[2.0, 0.0]]).double(), 0.0, 100.0, max_steps=20_000).ys
+    limit = solve(ODE(van_der_pol), torch.tensor([[2.0, 0.0]]).double(), 0.0, 60.0, max_steps=20_000).ys
     # The period is 19.08; start all around the limit cycle.
-    phases = torch.linspace(0.0, 19.08, 33)[:-1]
+    phases = torch.linspace(0.0, 19.08, 17)[:-1]
     y0 = solve(ODE(van_der_pol), limit, 0.0, 19.08, ts=phases, max_steps=20_000).ys[0]
     tight = solve(ODE(van_der_pol), y0, 0.0, 20.0, solver="dopri8", controller=PID(1e-11, 1e-11), max_steps=20_000).ys
     cost, error = {}, {}
@@ -192,7 +198,7 @@ def test_saved_times_are_solver_values_or_interpolants_of_like_accuracy() -> Non
     y0 = pendulum_start()
     ts = torch.tensor([0.0, 0.0, 1.2345, 5.0, 5.0, 10.0]).double()
     exact = solve(TERM, y0, 0.0, 10.0, ts=ts, solver="dopri8", controller=PID(1e-12, 1e-12)).ys
-    for name in ("bosh3", "dopri5", "tsit5", "kvaerno3", "kvaerno5"):
+    for name in ("bosh3", "dopri5", "tsit5", "kvaerno5"):
         inside = solve(TERM, y0, 0.0, 10.0, ts=ts, solver=name, controller=PID(1e-6, 1e-6), max_steps=9999)
         landed = solve(TERM, y0, 0.0, 10.0, ts=ts, solver=name, controller=PID(1e-6, 1e-6, land=True), max_steps=9999)
         assert torch.equal(inside.ys[:, 0], y0)
@@ -425,7 +431,7 @@ def test_bad_input(change: dict[str, Any], words: str) -> None:
         (lambda: PID(min_step=1.0, max_step=0.5), "min_step must be at least 0 and below max_step"),
         (lambda: PID(max_factor=1.0), "factors must satisfy"),
         (lambda: PID(safety=1.5), "safety must lie between"),
-        (lambda: PID(scope="all"), "scope must be"),  # type: ignore[arg-type]
+        (lambda: PID(scope="all"), "scope must be"),
         (lambda: PID(p=math.nan), "coefficients and jumps must be finite"),
         (lambda: Constant(), "either step or steps"),
         (lambda: Constant(step=-0.1), "step must be positive"),

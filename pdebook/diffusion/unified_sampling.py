@@ -9,16 +9,14 @@ the official code.
 
 import json
 import math
-import pickle
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pdebook.diffusion.affine import State, Tableau, axpby, trace
@@ -36,92 +34,22 @@ from pdebook.diffusion.sampling import (
 )
 from pdebook.diffusion.scalars import Scalar, expm1, phi, solve_moments
 from pdebook.diffusion.schedules import NoiseSchedule
-
-Scaling = Literal["none", "linear", "bh1", "bh2", "exp+", "exp-"]
-Corrector = Literal["none", "pseudo", "implicit"]
-Analytic = Literal["none", "noise", "mean"]
+from pdebook.diffusion.solver_decisions import (
+    Analytic,
+    Scaling,
+    Step,
+    Update,
+    build,
+    check_choice,
+    check_number,
+    check_reach,
+    read_json,
+    read_released,
+    to_record,
+)
 
 CONDITION = 1e8
 """Largest condition number of a difference system; beyond it two nodes nearly coincide."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """How one Taylor step is made. Nodes are numbered from the newest, -1, backwards.
-
-    Attributes:
-        order: number n of terms: the prediction itself and n - 1 derivatives in λ.
-        points: for each derivative the nodes whose differences to the start estimate it, at least as many as its order.
-        start: node from which the step starts.
-        scaling: factor of the first derivative; see ``scaling_factor``.
-        gamma: γ of the scaling "linear".
-    Raises:
-        ValueError: choices that no history allows; the message names the field.
-    """
-
-    order: int = 1
-    points: tuple[tuple[int, ...], ...] = ()
-    start: int = -1
-    scaling: Scaling = "none"
-    gamma: float = 0.0
-
-    def __post_init__(self) -> None:
-        _integer("order", self.order, low=1)
-        _integer("start", self.start, high=-1)
-        if len(self.points) != self.order - 1:
-            raise ValueError(
-                f"points must have one set for each of the {self.order - 1} derivatives of order {self.order}, got {self.points!r}"
-            )
-        for q, chosen in enumerate(self.points, start=1):
-            for node in chosen:
-                _integer("points", node, high=-1)
-            if len(set(chosen)) != len(chosen) or self.start in chosen or len(chosen) < q:
-                raise ValueError(
-                    f"points of derivative {q} must be at least {q} distinct nodes other than the start {self.start}, got {chosen!r}"
-                )
-        _choice("scaling", self.scaling, get_args(Scaling))
-        _number("gamma", self.gamma)
-
-    @property
-    def reach(self) -> int:
-        """Number of nodes that must exist."""
-        return -min(self.start, *(node for chosen in self.points for node in chosen), -1)
-
-    def corrected(self, scaling: Scaling = "none") -> "Update":
-        """The corrector of this update: the same step again, one order higher, with the node that was reached among the points."""
-        shifted = [(-1, *(node - 1 for node in chosen)) for chosen in self.points] or [(-1,)]
-        last = [shifted[-1]] if self.points else []
-        return Update(self.order + 1, (*shifted, *last), self.start - 1, scaling)
-
-
-@dataclass(frozen=True)
-class Step:
-    """All decisions of one step.
-
-    Attributes:
-        prediction: what is expanded, "noise" or "data".
-        update: how the next state is predicted.
-        corrector: "none", "pseudo" (correct the state, keep the evaluation at the predicted one) or "implicit" (evaluate again).
-        correction: how it is corrected; ``update.corrected()`` if left out.
-    """
-
-    prediction: Prediction = "data"
-    update: Update = field(default_factory=Update)
-    corrector: Corrector = "none"
-    correction: Update | None = None
-
-    def __post_init__(self) -> None:
-        _choice("prediction", self.prediction, get_args(Prediction))
-        _choice("corrector", self.corrector, get_args(Corrector))
-        if self.corrector == "none" and self.correction is not None:
-            raise ValueError("correction must be left out where corrector is 'none'")
-        if self.correction is not None and self.correction.start == -1:
-            raise ValueError("correction must not start from -1, the node that it corrects")
-
-    @property
-    def again(self) -> Update:
-        """The correction that is used."""
-        return self.correction or self.update.corrected()
 
 
 @dataclass(frozen=True)
@@ -145,7 +73,7 @@ class SolverSchedule:
 
     def __post_init__(self) -> None:
         for t in self.times:
-            _number("times", t)
+            check_number("times", t)
         if len(self.times) != len(self.steps) + 1 or not self.steps:
             raise ValueError(
                 f"times must be one more than steps, of which there is at least one; got {len(self.times)}, {len(self.steps)}"
@@ -153,8 +81,8 @@ class SolverSchedule:
         for i, (s, t) in enumerate(pairwise(self.times)):
             if t >= s:
                 raise ValueError(f"times must fall strictly, but times[{i + 1}] = {t} follows {s}")
-        _choice("analytic", self.analytic, get_args(Analytic))
-        _check_reach(self.steps)
+        check_choice("analytic", self.analytic, get_args(Analytic))
+        check_reach(self.steps)
 
     @property
     def evaluations(self) -> int:
@@ -190,7 +118,7 @@ class SolverSchedule:
 
     def to_json(self) -> str:
         """Readable JSON: one line a step, defaults left out."""
-        record = _record(self)
+        record = to_record(self)
         steps = ",\n  ".join(json.dumps(step) for step in record.pop("steps"))
         rest = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()]
         return "{" + ",\n ".join([*rest, f'"steps": [\n  {steps}]']) + "}"
@@ -202,12 +130,12 @@ class SolverSchedule:
         Raises:
             ValueError: anything but such JSON: other bytes (a pickle), unknown, missing or repeated fields, impossible decisions.
         """
-        return SolverSchedule.from_record(_read_json(text))
+        return SolverSchedule.from_record(read_json(text))
 
     @staticmethod
     def from_record(record: Any) -> "SolverSchedule":
         """A schedule from parsed JSON; raises ValueError like ``from_json``."""
-        return _build(SolverSchedule, record, "schedule")
+        return build(SolverSchedule, record, "schedule")
 
     @staticmethod
     def load(path: Path | str) -> "SolverSchedule":
@@ -273,12 +201,12 @@ def usf(
         raise ValueError(f"steps must be one for each of the {len(times) - 1} intervals of times, got {len(steps)}")
     if isinstance(times[0], Tensor) and times[0].ndim:
         raise ValueError("times must be shared by the batch")
-    _choice("analytic", analytic, get_args(Analytic))
+    check_choice("analytic", analytic, get_args(Analytic))
     if analytic == "mean" and mean is None:
         if isinstance(x, Tensor):
             raise ValueError("mean must be given for analytic = 'mean': the mean of the data")
         mean = type(x).symbol("mu")
-    _check_reach(steps)
+    check_reach(steps)
     schedule, reach = denoiser.schedule, max(max(step.update.reach, step.again.reach) for step in steps)
 
     def node(state: State, t: Scalar, prediction: Prediction) -> _Node:
@@ -426,7 +354,7 @@ def from_solver(
     """
     if name not in SOLVERS:
         raise ValueError(f"name must be one of {', '.join(SOLVERS)}, got {name!r}")
-    _choice("b", b, ("bh1", "bh2"))
+    check_choice("b", b, ("bh1", "bh2"))
     noise_first = name.startswith(("dpm-solver-", "lambda-ab"))
     kind: Prediction = prediction if prediction is not None else "noise" if noise_first else "data"
     count = len(times) - 1
@@ -456,20 +384,6 @@ def from_solver(
 
 # -------------------- released schedules
 
-_RELAXATIONS: dict[str | None, Scaling] = {
-    None: "none",
-    "no_relaxation": "none",
-    "linear": "linear",
-    "unipc-bh1": "bh1",
-    "unipc-bh2": "bh2",
-    "dpmsolver-2": "bh2",
-    "0.5exp": "exp+",
-    "-0.5exp": "exp-",
-}
-_PREDICTIONS: dict[str, Prediction] = {"noise_prediction": "noise", "data_prediction": "data"}
-_ANALYTIC: dict[str, Analytic] = {"no_afs": "none", "zero_x0": "noise", "average_x0": "mean"}
-_KEYS = ("timesteps", "orders", "prediction_types", "start_points", "derivative_types", "corrector_types")
-
 
 def from_official(path: Path | str, *, drop_skips: bool = False) -> SolverSchedule:
     """Read a schedule that the authors released, a ``.pth`` file of tensors, lists and numbers; nothing in it is executed.
@@ -482,171 +396,11 @@ def from_official(path: Path | str, *, drop_skips: bool = False) -> SolverSchedu
         ValueError: a file with other objects, unknown fields, relaxations or predictions (DPM-Solver-v3's needs statistics of the
             model), or a schedule that is not possible. The message names the file and the reason.
     """
-    name = Path(path).name
+    parts = read_released(path, drop_skips)
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"path {name} is not a file of plain tensors, lists and numbers, and is not read: {str(error).splitlines()[-1]}"
-        ) from error
-    try:
-        return _convert(content, name, drop_skips)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"path {name} holds no released solver schedule: {error!r}") from error
+        return SolverSchedule(**parts)
     except ValueError as error:
-        raise ValueError(f"path {name} holds no schedule that can be used: {error}") from error
-
-
-def _convert(content: Any, name: str, drop_skips: bool) -> SolverSchedule:
-    unknown = set(content) - {*_KEYS, "afs", "skip_coefficients"}
-    if unknown or set(_KEYS) - set(content):
-        raise ValueError(f"fields must be {', '.join(_KEYS)}, afs and skip_coefficients, got {', '.join(content)}")
-    skips = content.get("skip_coefficients")
-    dropped = skips is not None and bool((torch.as_tensor(skips) != 1.0).any())
-    if dropped and not drop_skips:
-        raise ValueError("skip_coefficients differ from 1: they scale a U-Net inside; drop_skips=True leaves them out")
-    times = tuple(torch.as_tensor(content["timesteps"]).double().tolist())
-    count = len(times) - 1
-    for key in _KEYS[1:]:
-        if len(content[key]) != count:
-            raise ValueError(f"{key} must be one for each of the {count} steps, got {len(content[key])}")
-    steps = []
-    for i in range(count):
-        what, corrector = content["prediction_types"][i], content["corrector_types"][i]
-        if what not in _PREDICTIONS:
-            raise ValueError(f"step {i} has prediction {what!r}; known are {', '.join(_PREDICTIONS)}")
-        update = _convert_update(content["orders"][i], content["start_points"][i], content["derivative_types"][i], i)
-        kind: Corrector = {"no_corrector": "none", "pseudo": "pseudo"}.get(corrector["type"], "unknown")  # type: ignore[assignment]
-        again = None
-        if kind == "pseudo":
-            start, again_types = corrector["start_point"], corrector["derivative_type"]
-            again = _convert_update(corrector["taylor_order"], start, again_types, i)
-            again = None if again == update.corrected() else again
-        elif kind != "none":
-            raise ValueError(f"step {i} has corrector {corrector['type']!r}; known are no_corrector and pseudo")
-        steps.append(Step(_PREDICTIONS[what], update, kind, again))
-    afs = content.get("afs", "no_afs")
-    if afs not in _ANALYTIC:
-        raise ValueError(f"afs must be one of {', '.join(_ANALYTIC)}, got {afs!r}")
-    note = {"file": name, "skip_coefficients": "dropped"} if dropped else {"file": name}
-    return SolverSchedule(times, tuple(steps), _ANALYTIC[afs], note)
-
-
-def _convert_update(order: int, start: int, types: Sequence[Mapping[str, Any]], i: int) -> Update:
-    used = list(types)[: order - 1]
-    points = []
-    for entry in used:
-        if not entry["active_points"] or entry["estimate"] != f"Difference_{len(entry['active_points'])}":
-            raise ValueError(f"step {i} estimates a derivative by {entry['estimate']!r} at {entry['active_points']!r}")
-        points.append(tuple(sorted(entry["active_points"], reverse=True)))
-    relaxation = used[0]["relaxation"] if used else None
-    if relaxation not in _RELAXATIONS:
-        raise ValueError(f"step {i} has relaxation {relaxation!r}; known are {', '.join(map(str, _RELAXATIONS))}")
-    scaling = _RELAXATIONS[relaxation]
-    gamma = float(used[0].get("relaxation_coefficient") or 0.0) if scaling == "linear" else 0.0
-    return Update(order, tuple(points), start, scaling, gamma)
-
-
-# -------------------- JSON and checks
-
-
-def _check_reach(steps: Sequence[Step]) -> None:
-    """Raise ValueError if a step uses nodes that do not exist yet: before step i there are i + 1."""
-    for i, step in enumerate(steps):
-        if step.update.reach > i + 1:
-            raise ValueError(f"steps[{i}].update needs {step.update.reach} nodes, but there are {i + 1} so far")
-        if step.corrector != "none" and step.again.reach > i + 2:
-            raise ValueError(f"steps[{i}].correction needs {step.again.reach} nodes, but there are {i + 2} so far")
-
-
-def _choice(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
-
-
-def _integer(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        expected = f"at least {low}" if low > -math.inf else f"{high} or less"
-        raise ValueError(f"{name} must be an integer, {expected}, got {value!r}")
-
-
-def _number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be finite numbers, got {value!r}")
-
-
-def _record(value: Any) -> Any:
-    """A dataclass as JSON values, without fields that have their defaults."""
-    if not hasattr(value, "__dataclass_fields__"):
-        return [_record(item) for item in value] if isinstance(value, tuple | list) else value
-    record = {}
-    for part in fields(value):
-        content = getattr(value, part.name)
-        default = part.default if part.default_factory is MISSING else part.default_factory()
-        if default is MISSING or content != default:
-            record[part.name] = _record(content)
-    return record
-
-
-def _read_json(text: str | bytes) -> Any:
-    def refuse(name: str) -> None:
-        raise ValueError(f"numbers must be finite, got {name}")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) != len(pairs):
-            raise ValueError(f"fields must not be repeated, got {', '.join(name for name, _ in pairs)}")
-        return record
-
-    try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=once, parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"text must be JSON, and is not: {error}") from error
-
-
-def _real(value: Any, name: str) -> Any:
-    """A whole number where a real one stands is read as such."""
-    return float(value) if type(value) is int and name in ("times", "gamma") else value
-
-
-_INSIDE: dict[str, type] = {"update": Update, "correction": Update}
-
-
-def _build(kind: Callable[..., Any], record: Any, where: str) -> Any:
-    """A dataclass from parsed JSON; ValueError names the place of what is wrong."""
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} must be an object, got {type(record).__name__}")
-    known = {part.name: part for part in fields(kind)}  # type: ignore[arg-type]
-    unknown = [name for name in record if name not in known]
-    if unknown:
-        raise ValueError(f"{where} has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}")
-    needed = [name for name, part in known.items() if part.default is MISSING and part.default_factory is MISSING]
-    missing = [name for name in needed if name not in record]
-    if missing:
-        raise ValueError(f"{where} must have {', '.join(missing)}")
-    values: dict[str, Any] = {}
-    for name, value in record.items():
-        place = f"{where}.{name}"
-        if name in _INSIDE:
-            values[name] = _build(_INSIDE[name], value, place)
-        elif name == "provenance":
-            if not isinstance(value, dict):
-                raise ValueError(f"{place} must be an object, got {type(value).__name__}")
-            values[name] = value
-        elif name in ("times", "steps", "points"):
-            if not isinstance(value, list) or (name == "points" and not all(isinstance(item, list) for item in value)):
-                raise ValueError(f"{place} must be a list{' of lists' if name == 'points' else ''}, got {value!r}")
-            if name == "steps":
-                values[name] = tuple(_build(Step, item, f"{place}[{i}]") for i, item in enumerate(value))
-            else:
-                values[name] = tuple(tuple(item) if isinstance(item, list) else _real(item, name) for item in value)
-        else:
-            values[name] = _real(value, name)
-    try:
-        return kind(**values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"path {Path(path).name} holds no schedule that can be used: {error}") from error
 
 
 # -------------------- what was found
@@ -656,7 +410,7 @@ _SHIPPED = Path(__file__).with_suffix(".json")
 
 @cache
 def _shipped() -> dict[str, dict[int, SolverSchedule]]:
-    record = _read_json(_SHIPPED.read_bytes())
+    record = read_json(_SHIPPED.read_bytes())
     return {
         problem: {int(budget): SolverSchedule.from_record(entry) for budget, entry in entries.items()}
         for problem, entries in record.items()

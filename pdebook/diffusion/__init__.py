@@ -13,6 +13,7 @@
 | ``interpolants`` | paths from one distribution to another, whose signal-to-noise ratio need not be monotone |
 | ``model_statistics`` | empirical statistics of a model, for ``dpm_solver_v3`` |
 | ``solver_decisions`` | what a step of a solver schedule may decide, in memory and in files |
+| ``solver_space`` | the schedules that are searched, and the moves between them |
 | ``solver_search`` | search for a solver's schedule, for ``unified_sampling`` |
 | ``arena`` | every sampler of the part against every other |
 

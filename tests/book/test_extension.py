@@ -148,8 +148,13 @@ def test_measured_pages_follow_the_records_and_never_fail(small_book: Path, root
         assert all(cell in page for cell in ("✓ order-3 · third order", "3.042", "1.94", "at least 2.7"))
 
     rows = [{"method": "DDIM", "error_at_10": 0.123456}, {"method": "UniPC", "error_at_10": None}]
+    rows.append({"method": "Euler", "error_at_10": 0.5})
     provenance = {"seed": 0, "device": "cpu", "processor": "A CPU", "seconds": 1.0, "date": "2026-01-02", "commit": "c"}
     arena = {"format": 1, "part": "diffusion", "profile": "quick", "modules": modules, "method": "0", **provenance}
     (results / "arena_diffusion.json").write_text(json.dumps(arena | {"results": {"On a ring": rows}}), "utf-8")
     page = build(small_book, root)
     assert all(cell in page for cell in ("On a ring", "error at 10", "0.1235", "UniPC", "A CPU, 1 s, seed 0"))
+    # The best of a column stands out.
+    source = (small_book / "_build/arena.html").read_text("utf-8")
+    assert "<strong>0.1235</strong>" in source
+    assert "<strong>0.5</strong>" not in source

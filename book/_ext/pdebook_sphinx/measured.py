@@ -111,13 +111,23 @@ class Arena(Measured):
         return section
 
     def results(self, rows: Any) -> nodes.Node:
-        """Rows of equal keys as a table, anything else as it was recorded."""
+        """Rows of equal keys as a table, anything else as it was recorded; of methods the smallest of each column is strong."""
         if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
             head = list(dict.fromkeys(key for row in rows for key in row))
-            cells = [[[nodes.Text(_cell(row.get(key)))] for key in head] for row in rows]
+            best = {key: _smallest(rows, key) if "method" in head else None for key in head}
+            cells = [[[_mark(row.get(key), best[key])] for key in head] for row in rows]
             return table([name.replace("_", " ") for name in head], cells, ["pde-scorecard"])
         text = json.dumps(rows, indent=1, ensure_ascii=False)
         return nodes.literal_block(text, text, language="json")
+
+
+def _smallest(rows: list[dict[str, Any]], key: str) -> float | None:
+    return min((row[key] for row in rows if isinstance(row.get(key), float)), default=None)
+
+
+def _mark(value: Any, best: float | None) -> nodes.Node:
+    text = _cell(value)
+    return nodes.strong(text, text) if isinstance(value, float) and value == best else nodes.Text(text)
 
 
 def _cell(value: Any) -> str:

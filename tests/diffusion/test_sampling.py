@@ -13,9 +13,11 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from pdebook.diffusion.baselines import ddim, rk45, runge_kutta
+from pdebook.diffusion.deis import deis, frozen_score
 from pdebook.diffusion.denoiser import Denoiser
 from pdebook.diffusion.dpm_solver import adaptive, fast_orders, singlestep
 from pdebook.diffusion.multistep import multistep, sde_multistep
+from pdebook.diffusion.pndm import fon, ipndm, pndm
 from pdebook.diffusion.reference import probability_flow
 from pdebook.diffusion.sampling import DivergenceError, Sampler, exponential_step, step_orders
 from pdebook.diffusion.schedules import EDM, VPLinear, time_grid
@@ -39,6 +41,14 @@ ALL: dict[str, tuple[Sampler, dict[str, Any]]] = {
     "heun in time": (runge_kutta, {"method": "heun"}),
     "rk3 in λ": (runge_kutta, {"method": "heun3", "variable": "half_log_snr"}),
     "midpoint in ρ": (runge_kutta, {"method": "midpoint", "variable": "rho"}),
+    "tAB3": (deis, {"degree": 3}),
+    "ρAB2, Runge-Kutta start": (deis, {"degree": 2, "variable": "rho", "warmup": "rk"}),
+    "λAB3, data": (deis, {"degree": 3, "variable": "half_log_snr", "prediction": "data"}),
+    "frozen score": (frozen_score, {}),
+    "ipndm": (ipndm, {}),
+    "f-pndm": (pndm, {"fallback": False}),
+    "s-pndm": (pndm, {"order": 2, "warmup": "heun"}),
+    "fon": (fon, {}),
 }
 every = pytest.mark.parametrize(("sampler", "options"), ALL.values(), ids=ALL)
 
@@ -325,7 +335,7 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: sde_multistep(DENOISER, X, GRID, eta=math.nan), "eta must be at least 0, got nan"),
     (lambda: unipc(DENOISER, X, GRID, order=0), "order must be at least 1, got 0"),
     (lambda: unipc(DENOISER, X, GRID, order=4), "times must hold at least 4 steps for a method of order 4, got 3"),
-    (lambda: runge_kutta(DENOISER, X, GRID, method="rk9"), "method must be one of euler, heun, .* got 'rk9'"),
+    (lambda: runge_kutta(DENOISER, X, GRID, method="rk9"), "method must be a RungeKutta or one of euler, heun, .* got 'rk9'"),
     (lambda: rk45(DENOISER, X, GRID), "times must be the first and the last time, got 4 values"),
     (lambda: adaptive(DENOISER, X, GRID), "times must be the first and the last time, got 4 values"),
     (lambda: adaptive(DENOISER, X, (1.0, 0.0)), "times must end where some noise is left, got 0.0"),

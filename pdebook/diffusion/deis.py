@@ -67,7 +67,7 @@ def adams_weights(
     and λ nothing is kinked. For times that differ by sample every sample is split at all levels of the schedule.
 
     Args:
-        schedule: noise schedule.
+        schedule: noise schedule. Weights for shared times are kept and used again, so a hashable one must not change.
         s: time before the step.
         t: time after it, above or below s.
         nodes: times of the predictions, in the order of the weights; s itself is usually the first.
@@ -77,22 +77,26 @@ def adams_weights(
     Returns:
         One weight for each node: floats, or tensors like the times.
     Raises:
-        ValueError: an unknown name, no node or no point, nodes that coincide, or several nodes in a step that starts or ends at a
-            level without noise or signal.
+        ValueError: an unknown name, no node or no point; for times that the batch shares, also times out of the schedule's range,
+            nodes that coincide or at which u is infinite, or several nodes in a step that starts or ends at a level without noise
+            or signal. Times that differ by sample give weights that are not finite then.
     Source: equation of C_ij and ``th_deis/multistep.py``, which sums 10,000 points in t instead.
     """
     if variable not in ("time", "rho", "half_log_snr"):
         raise ValueError(f"variable must be 'time', 'rho' or 'half_log_snr', got {variable!r}")
     if prediction not in ("noise", "data"):
         raise ValueError(f"prediction must be 'noise' or 'data', got {prediction!r}")
-    if not nodes:
+    if len(nodes) == 0:
         raise ValueError("nodes must hold at least one time")
-    if points < 1:
-        raise ValueError(f"points must be at least 1, got {points}")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 1:
+        raise ValueError(f"points must be an integer, at least 1, got {points!r}")
+    per_sample = next((value.device for value in (s, t, *nodes) if isinstance(value, Tensor)), None)
+    low, high = schedule.t_min, schedule.t_max
+    if per_sample is None and not all(low <= value <= high for value in (s, t, *nodes)):
+        raise ValueError(f"s, t and nodes must lie in [{low}, {high}], got {s}, {t} and {list(nodes)}")
     step = exponential_step(schedule, s, t, prediction)
     if len(nodes) == 1:
         return [step.first]
-    per_sample = next((value.device for value in (s, t, *nodes) if isinstance(value, Tensor)), None)
     if per_sample is None:
         if not math.isfinite(step.h):
             raise ValueError(
@@ -102,7 +106,10 @@ def adams_weights(
         if len(set(nodes)) < len(nodes):
             raise ValueError(f"nodes must be distinct times, got {list(nodes)}")
         shared = _shared_weights if isinstance(schedule, Hashable) else _shared_weights.__wrapped__
-        return list(shared(schedule, s, t, tuple(nodes), variable, prediction, points))
+        weights = list(shared(schedule, s, t, tuple(nodes), variable, prediction, points))
+        if not all(map(math.isfinite, weights)):
+            raise ValueError(f"nodes must be times at which {variable} is finite, got {list(nodes)}")
+        return weights
     return _weights(schedule, s, t, nodes, variable, prediction, points, per_sample)
 
 
@@ -115,7 +122,7 @@ def _shared_weights(
     variable: Variable,
     prediction: Prediction,
     points: int,
-) -> tuple[float, ...]:
+) -> tuple[Scalar, ...]:
     """The weights for times that the batch shares: a plan, made once for each step of a grid."""
     weights = _weights(schedule, s, t, nodes, variable, prediction, points, torch.device("cpu"))
     return tuple(float(weight) for weight in weights)
@@ -202,8 +209,8 @@ def deis(
         ValueError: an unknown option, or fewer steps than degree + 1.
     Source: section 3 of the paper; ``th_deis/sampler.py``.
     """
-    if degree not in (0, 1, 2, 3):
-        raise ValueError(f"degree must be 0, 1, 2 or 3, got {degree}")
+    if isinstance(degree, bool) or not isinstance(degree, int) or not 0 <= degree <= 3:
+        raise ValueError(f"degree must be 0, 1, 2 or 3, got {degree!r}")
     if warmup not in ("lower", "rk"):
         raise ValueError(f"warmup must be 'lower' or 'rk', got {warmup!r}")
     schedule, predict = denoiser.schedule, predictor(denoiser, prediction)
@@ -256,11 +263,15 @@ def frozen_score(denoiser: Model, x: State, times: list[Scalar]) -> Steps:
 
         x_t = α_t/α_s x_s - α_t/σ_s [∫_{λ_s}^{λ_t} e^{-λ} σ_λ dλ] ε_s
 
+    Raises:
+        ValueError: shared times that reach a level without noise or signal.
     Source: section 3 of the paper, the first ingredient.
     """
     schedule = denoiser.schedule
     for _, s, t in walk(times):
         device = next((value.device for value in (s, t) if isinstance(value, Tensor)), None)
+        if device is None and not all(math.isfinite(schedule.half_log_snr(u)) for u in (s, t)):
+            raise ValueError(f"times must stop before a level without noise or signal, got a step from {s} to {t}")
         before, after = (torch.as_tensor(value, dtype=torch.float64, device=device) for value in (s, t))
         lam, weights = _gauss(schedule, before, after, POINTS, split=False)
         integral = (weights * exp(-lam) * schedule.sigma(schedule.time(lam))).sum(-1)
@@ -284,7 +295,9 @@ class Likelihood:
     evaluations: int
 
     def bits_per_dimension(self, width: float = 1.0) -> Float[Tensor, " batch"]:
-        """-log2(density width^D)/D: bits to store one number of the data to the precision ``width``."""
+        """-log2(density width^D)/D: bits to store one number of the data to the precision ``width``, a positive number."""
+        if not 0.0 < width < math.inf:
+            raise ValueError(f"width must be positive and finite, got {width}")
         return -self.log_density / (math.log(2.0) * self.latent[0].numel()) - math.log2(width)
 
 
@@ -323,7 +336,7 @@ def log_likelihood(
 ) -> Likelihood:
     """Log-density of samples at ``times[0]`` under the model, by ``deis`` along rising times.
 
-    In v = x/α the flow is dv/dρ = ε, so the density of v changes by d log p/dρ = -α tr ∇_x ε along it. Hence, in D dimensions,
+    In y = x/α the flow is dy/dρ = ε, so the density of y changes by d log p/dρ = -α tr ∇_x ε along it. Hence, in D dimensions,
 
         log p(x_s) = log p(x_T) + ∫_{ρ_s}^{ρ_T} α tr ∇_x ε dρ + D log(α_T/α_s)
 
@@ -342,13 +355,15 @@ def log_likelihood(
         seed: seed of the signs.
         prior: log-density at the last time, of shape (batch,); that of N(0, σ_T² I) if left out.
     Raises:
-        ValueError: times that differ by sample, or what ``deis`` and ``noise_diagonal`` refuse.
+        ValueError: times that differ by sample, an empty x, a prior of another shape, or what ``deis`` and ``noise_diagonal`` refuse.
     Source: instantaneous change of variables: Chen et al. 2018, theorem 1; Song et al. 2021, appendix D.2.
     """
     shape = tuple(torch.as_tensor(times).shape)
     if len(shape) != 1:
         raise ValueError(f"times must be shared by the batch, got shape {shape}")
     check_state(x)
+    if x.numel() == 0:
+        raise ValueError(f"x must hold at least one sample of at least one number, got shape {tuple(x.shape)}")
     before = denoiser.evaluations
     model = _WithDivergence(denoiser, x.shape[1:], probes, seed)
     state = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1)
@@ -360,5 +375,9 @@ def log_likelihood(
         at_end = -0.5 * ((latent / sigma) ** 2).sum(1) - dimensions * (0.5 * math.log(2.0 * math.pi) + math.log(sigma))
     else:
         at_end = prior(latent.reshape(x.shape))
+        if at_end.shape != (len(x),):
+            raise ValueError(
+                f"prior must return one number for each sample, ({len(x)},), got shape {tuple(at_end.shape)}"
+            )
     shrink = dimensions * float(denoiser.schedule.log_alpha(last) - denoiser.schedule.log_alpha(float(times[0])))
     return Likelihood(at_end + state[:, -1] / alpha + shrink, latent.reshape(x.shape), denoiser.evaluations - before)

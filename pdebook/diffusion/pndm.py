@@ -111,8 +111,8 @@ def pseudo_steps(denoiser: Model, x: State, times: list[Scalar], order: int, war
 
 
 def _check(times: list[Scalar], order: int) -> None:
-    if order not in ADAMS:
-        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+    if isinstance(order, bool) or not isinstance(order, int) or order not in ADAMS:
+        raise ValueError(f"order must be 1, 2, 3 or 4, got {order!r}")
     step_orders(len(times) - 1, order, "full")
 
 
@@ -237,7 +237,7 @@ def fon(
             Runge-Kutta step take f, g, σ and the linear part from its *start*, only ε from the stage, by which the step is of first
             order.
     Raises:
-        ValueError: an unknown variant, or fewer steps than four.
+        ValueError: an unknown variant, fewer steps than four, or a "released" slope less than a level above t = 0.
     Source: section 4 of the paper, and the official code.
     """
     _check(times, 4)
@@ -245,6 +245,9 @@ def fon(
         raise ValueError(f"variant must be 'faithful' or 'released', got {variant!r}")
     schedule = denoiser.schedule
     levels = schedule.steps if isinstance(schedule, DiscreteVP) else 1000
+    lowest = min(float(torch.as_tensor(s, dtype=torch.float64).min()) for s in times[:-1])
+    if variant == "released" and lowest < (1.0 - 1e-9) / levels:
+        raise ValueError(f"times before the last must be at least 1/{levels} in the released variant, got {lowest}")
 
     def slope(linear: State, noise: State, t: Scalar) -> State:
         if variant == "released":
@@ -292,6 +295,8 @@ def official_step(t: Scalar, schedule: NoiseSchedule) -> Scalar:
 def discrete_times(schedule: DiscreteVP, steps: int, *, official_offset: bool = False) -> list[float]:
     """Falling times for the steps 0, skip, 2 skip, ... < N of the model, backwards, and -1 at the end; skip = N // steps.
 
+    The first step is the largest multiple of skip below N: one or two steps begin far from pure noise.
+
     Step n is level n, at t = (n + 1)/N, and -1 is clean data at t = 0. The official code is off by one: it shows its network step n
     at level n + 1, and ends at level 0. ``official_offset=True`` gives its times, t = (n + 2)/N, for use with ``OfficialLevels`` and
     ``official_step``.
@@ -301,12 +306,14 @@ def discrete_times(schedule: DiscreteVP, steps: int, *, official_offset: bool = 
         steps: how many steps are wanted; it becomes ceil(N / skip) steps, more than asked where ``steps`` does not divide N.
         official_offset: whether to reproduce the official code.
     Raises:
-        ValueError: steps that are not between 1 and N, or a first step beyond the last level.
+        ValueError: a schedule without levels, steps that are not between 1 and N, or a first step beyond the last level.
     Source: ``runner/runner.py`` and ``runner/method.py`` of the official code.
     """
+    if not isinstance(schedule, DiscreteVP):
+        raise ValueError(f"schedule must be a DiscreteVP, got {type(schedule).__name__}")
     levels = schedule.steps
-    if not 1 <= steps <= levels:
-        raise ValueError(f"steps must be between 1 and the model's {levels}, got {steps}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= levels:
+        raise ValueError(f"steps must be between 1 and the model's {levels}, got {steps!r}")
     numbers = [*reversed(range(0, levels, levels // steps)), -1]
     times = [(n + (2 if official_offset else 1)) / levels for n in numbers]
     if times[0] > schedule.t_max:

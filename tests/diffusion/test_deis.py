@@ -24,6 +24,7 @@ from pdebook.diffusion.dpm_solver import singlestep
 from pdebook.diffusion.exact import gaussian_flow
 from pdebook.diffusion.multistep import multistep
 from pdebook.diffusion.reference import probability_flow
+from pdebook.diffusion.sampling import exponential_step
 from pdebook.diffusion.schedules import (
     EDM,
     SCHEDULES,
@@ -126,6 +127,46 @@ def test_few_gauss_points_are_not_enough_and_many_add_nothing(variable: Any) -> 
     assert off[2] > 1e-4
     assert off[8] < 1e-6
     assert off[32] < 1e-13
+
+
+def test_kept_weights_are_those_of_their_own_step() -> None:
+    """The same nodes, other ends; then the same ends, and a schedule that can't be hashed and changes."""
+
+    class Changing(VPLinear):
+        """Unhashable."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+    nodes = [0.6, 0.7, 0.8]
+    for s, t in ((0.6, 0.5), (0.55, 0.5), (0.6, 0.45)):
+        step = exponential_step(SCHEDULE, s, t, "noise")
+        assert sum(adams_weights(SCHEDULE, s, t, nodes, variable="time")) == pytest.approx(step.first, rel=1e-12)
+    schedule = Changing()
+    for beta_max in (20.0, 10.0):
+        object.__setattr__(schedule, "beta_max", beta_max)
+        expected = adams_weights(VPLinear(beta_max=beta_max), 0.6, 0.5, nodes, variable="time")
+        assert adams_weights(schedule, 0.6, 0.5, nodes, variable="time") == pytest.approx(expected, rel=1e-12)
+
+
+@predictions
+def test_a_step_over_levels_is_the_steps_between_them(prediction: Any) -> None:
+    """C(s, t) = ratio(m, t) C(s, m) + C(m, t), down to the first level, below which log α has another slope."""
+    schedule = SCHEDULES["ddpm"]()
+    size = schedule.alpha if prediction == "noise" else schedule.sigma
+    nodes, edges = [0.0025, 0.0034, 0.0051], [0.0025, 0.002, 0.001, 0.0004]
+    options: dict[str, Any] = {"variable": "time", "prediction": prediction}
+    total = [0.0, 0.0, 0.0]
+    for s, t in pairwise(edges):
+        part = adams_weights(schedule, s, t, nodes, **options)
+        total = [float(size(t)) / float(size(s)) * a + b for a, b in zip(total, part, strict=True)]
+    assert adams_weights(schedule, edges[0], edges[-1], nodes, **options) == pytest.approx(total, rel=1e-10)
+
+
+def test_weights_for_times_of_which_some_are_shared() -> None:
+    rows = adams_weights(SCHEDULE, 0.5, 0.4, [0.5, torch.tensor([[0.6], [0.7]], dtype=torch.float64)], variable="time")
+    for i, node in enumerate((0.6, 0.7)):
+        alone = adams_weights(SCHEDULE, 0.5, 0.4, [0.5, node], variable="time")
+        assert [float(row[i]) for row in rows] == pytest.approx(alone, rel=1e-12)
 
 
 # -------------------- members of the family
@@ -436,6 +477,9 @@ def test_likelihood_of_images_with_the_normal_prior() -> None:
     shifted = log_likelihood(plane, x.flatten(1), grid, prior=lambda y: y.new_zeros(len(y)))
     gauss_log = -0.5 * (same.latent / sigma).square().sum(1) - math.log(2 * math.pi) - 2 * math.log(sigma)
     torch.testing.assert_close(same.log_density - shifted.log_density, gauss_log)
+    data = log_likelihood(plane, x.flatten(1), grid, prediction="data", warmup="rk").latent
+    torch.testing.assert_close(data, deis.invert(plane, x.flatten(1), grid, prediction="data", warmup="rk"))
+    assert float((data - same.latent).abs().max()) > 1e-3
     one, other = (log_likelihood(plane, x.flatten(1), grid, probes=1, seed=seed) for seed in (1, 2))
     assert not torch.allclose(one.log_density, other.log_density)
     alone = log_likelihood(plane, x.flatten(1)[:1], grid, probes=1, seed=1)
@@ -446,6 +490,16 @@ def test_likelihood_of_images_with_the_normal_prior() -> None:
     assert many.evaluations == 24 * 6
 
 
+def test_without_noise_only_the_volume_changes() -> None:
+    """ε = 0: the flow multiplies by α_T/α_s, and the density of three numbers changes by its cube; a prior sees pictures."""
+    quiet = Denoiser(lambda x, t: torch.zeros_like(x), SCHEDULE)
+    x = normal(3, torch.arange(2), (1, 3, 1), dtype=torch.float64)
+    found = log_likelihood(quiet, x, [0.2, 0.6, 1.0], degree=1, prior=lambda y: -y.square().sum((1, 2, 3)))
+    ratio = SCHEDULE.alpha(1.0) / SCHEDULE.alpha(0.2)
+    torch.testing.assert_close(found.latent, ratio * x)
+    torch.testing.assert_close(found.log_density, 3 * math.log(ratio) - (ratio * x).square().sum((1, 2, 3)))
+
+
 # -------------------- bad input
 
 
@@ -454,9 +508,10 @@ def _sample(grid: Any = UNEVEN, **options: Any) -> Any:
     return deis(bed.mixture.denoiser(SCHEDULE), bed.initial(2), grid, **options)
 
 
-def _likelihood(times: Any = (0.1, 0.5, 1.0), **options: Any) -> Any:
+def _likelihood(times: Any = (0.1, 0.5, 1.0), *, x: Any = None, **options: Any) -> Any:
     bed = ring2d()
-    return log_likelihood(bed.mixture.denoiser(SCHEDULE), bed.initial(2), times, **{"degree": 1, **options})
+    samples = bed.initial(2) if x is None else x
+    return log_likelihood(bed.mixture.denoiser(SCHEDULE), samples, times, **{"degree": 1, **options})
 
 
 def _weights(nodes: Any, **options: Any) -> Any:
@@ -465,13 +520,29 @@ def _weights(nodes: Any, **options: Any) -> Any:
 
 ERRORS: list[tuple[Any, str]] = [
     (lambda: _weights([]), "nodes must hold at least one time"),
-    (lambda: _weights([0.5, 0.6], points=0), "points must be at least 1, got 0"),
+    (lambda: _weights([0.5, 0.6], points=0), "points must be an integer, at least 1, got 0"),
+    (lambda: _weights([0.5, 0.6], points=True), "points must be an integer, at least 1, got True"),
+    (lambda: _weights([0.5, 1.1]), r"s, t and nodes must lie in \[0.0, 1.0\], got 0.5, 0.4 and \[0.5, 1.1\]"),
+    (lambda: _weights([-0.1]), r"s, t and nodes must lie in .* and \[-0.1\]"),
+    (lambda: _weights([0.5, math.nan]), r"s, t and nodes must lie in .* and \[0.5, nan\]"),
+    (lambda: adams_weights(SCHEDULE, math.nan, 0.4, [0.5], variable="rho"), r"s, t and nodes must lie in .* got nan, 0.4"),
+    (lambda: adams_weights(SCHEDULE, 0.5, 1.2, [0.5], variable="rho"), r"s, t and nodes must lie in .* got 0.5, 1.2"),
+    (lambda: _weights([0.5, 0.0], variable="half_log_snr"), r"nodes must be times at which half_log_snr is finite, got \[0.5, 0.0\]"),
     (lambda: _weights([0.5, 0.5]), r"nodes must be distinct times, got \[0.5, 0.5\]"),
     (lambda: _sample(degree=4), "degree must be 0, 1, 2 or 3, got 4"),
+    (lambda: _sample(degree=True), "degree must be 0, 1, 2 or 3, got True"),
+    (lambda: frozen_score(ring2d().mixture.denoiser(SCHEDULE), ring2d().initial(2), [1.0, 0.5, 0.0]),
+     "times must stop before a level without noise or signal, got a step from 0.5 to 0.0"),
     (lambda: _sample([0.9, 0.5, 0.1]), "times must hold at least 4 steps for a method of order 4, got 2"),
     (lambda: _likelihood([0.5, 0.1]), "times must rise strictly"),
     (lambda: _likelihood(torch.tensor([[0.1, 0.5], [0.1, 0.5]])), r"times must be shared by the batch, got shape \(2, 2\)"),
     (lambda: _likelihood(probes=0), "probes must be at least 1"),
+    (lambda: _likelihood(x=torch.zeros(0, 2)), r"x must hold at least one sample of at least one number, got shape \(0, 2\)"),
+    (lambda: _likelihood(x=torch.zeros(2, 0)), r"x must hold at least one sample .*, got shape \(2, 0\)"),
+    (lambda: _likelihood(prior=lambda y: y[:, :1]), r"prior must return one number for each sample, \(2,\), got shape \(2, 1\)"),
+    (lambda: _likelihood(prior=lambda y: y.sum()), r"prior must return one number for each sample, \(2,\), got shape \(\)"),
+    (lambda: _likelihood().bits_per_dimension(0.0), "width must be positive and finite, got 0.0"),
+    (lambda: _likelihood().bits_per_dimension(math.nan), "width must be positive and finite, got nan"),
 ]  # fmt: skip
 CHOICES: list[tuple[Any, str]] = [
     (lambda: _weights([0.5], variable="t"), "variable must be 'time', 'rho' or 'half_log_snr', got 't'"),
@@ -480,6 +551,9 @@ CHOICES: list[tuple[Any, str]] = [
     (lambda: _sample(prediction="score"), "prediction must be 'noise' or 'data', got 'score'"),
     (lambda: _sample(warmup="none"), "warmup must be 'lower' or 'rk', got 'none'"),
     (lambda: _sample(ending="soft"), "ending must be .* got 'soft'"),
+    (lambda: _sample(degree="3"), "degree must be 0, 1, 2 or 3, got '3'"),
+    (lambda: _sample(degree=2.0), "degree must be 0, 1, 2 or 3, got 2.0"),
+    (lambda: _weights([0.5, 0.6], points="8"), "points must be an integer, at least 1, got '8'"),
 ]
 
 

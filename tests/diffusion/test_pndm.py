@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -109,7 +110,9 @@ def test_adams_weights_integrate_polynomials_over_the_next_step(count: int) -> N
 def test_order_one_is_ddim(warmup: str) -> None:
     grid = time_grid(SCHEDULE, 6, "quadratic")
     table = trace(ddim, SCHEDULE, grid)
-    assert trace(pndm, SCHEDULE, grid, order=1, warmup=warmup).distance(table) < 1e-13
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trace(pndm, SCHEDULE, grid, order=1, warmup=warmup).distance(table) < 1e-13
     assert trace(ipndm, SCHEDULE, grid, order=1).distance(table) < 1e-13
 
 
@@ -393,6 +396,19 @@ def test_the_usual_grids_keep_their_warm_up(kind: str, steps: int) -> None:
     assert denoiser.evaluations == steps + 9
 
 
+def test_the_limit_of_the_growth_is_two() -> None:
+    """Twelve steps equal in t are too few under a cosine schedule, fourteen are not."""
+    schedule = VPCosine()
+    few, enough = (time_grid(schedule, n, "time", end=1e-2) for n in (12, 14))
+    assert 1.4 < runge_kutta_growth(schedule, *enough[:2]) < 2.0 < runge_kutta_growth(schedule, *few[:2]) < 2.2
+    denoiser, x = ring2d(schedule=schedule).mixture.denoiser(schedule), draws(0, 2)[:, :2]
+    with pytest.warns(RuntimeWarning, match=r"by 2\.1; lower orders"):
+        pndm(denoiser, x, few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pndm(denoiser, x, enough)
+
+
 def test_one_unstable_sample_changes_the_warm_up_of_all() -> None:
     schedule = VPCosine()
     calm, wild = time_grid(schedule, 12, end=1e-2), time_grid(schedule, 12, "quadratic", end=1e-2)
@@ -452,8 +468,14 @@ BETAS = ddpm_betas()
         (lambda d, x: pndm(d, x, [1.0, 0.5, 0.6, 0.3, 0.2]), "times must fall strictly"),
         (lambda d, x: pndm(d, x, [1.0, 0.5], order=5), "order must be 1, 2, 3 or 4, got 5"),
         (lambda d, x: ipndm(d, x, [1.0, 0.5], order=0), "order must be 1, 2, 3 or 4, got 0"),
+        (lambda d, x: pndm(d, x, [1.0, 0.5], order=True), "order must be 1, 2, 3 or 4, got True"),
+        (
+            lambda d, x: fon(d, x, [1.0, 0.5, 0.3, 0.0009, 0.0], variant="released"),
+            "times before the last must be at least 1/1000 in the released variant, got 0.0009",
+        ),
         (lambda d, x: discrete_times(DiscreteVP.from_betas(BETAS), 0), "steps must be between 1 and .* 1000, got 0"),
         (lambda d, x: discrete_times(DiscreteVP.from_betas(BETAS), 1001), "steps must be between 1 and .*, got 1001"),
+        (lambda d, x: discrete_times(DiscreteVP.from_betas(BETAS), True), "steps must be between 1 and .*, got True"),
         (
             lambda d, x: discrete_times(DiscreteVP.from_betas(BETAS), 1000, official_offset=True),
             "steps must leave the first step below the last level, 1.0: 1000 begin at 1.001",
@@ -471,6 +493,20 @@ def check_choices() -> None:
         pndm(denoiser, x, grid, warmup="prk")
     with pytest.raises(ValueError, match="variant must be 'faithful' or 'released', got 'official'"):
         fon(denoiser, x, grid, variant="official")
+    orders: list[Any] = [2.0, "3", [1]]
+    for order in orders:
+        with pytest.raises(ValueError, match=re.escape(f"order must be 1, 2, 3 or 4, got {order!r}")):
+            pndm(denoiser, x, grid, order=order)
+    counts: list[Any] = [10.0, "10"]
+    for steps in counts:
+        with pytest.raises(ValueError, match=f"steps must be between 1 and the model's 1000, got {steps!r}"):
+            discrete_times(DiscreteVP.from_betas(BETAS), steps)
+    with pytest.raises(ValueError, match="schedule must be a DiscreteVP, got VPLinear"):
+        discrete_times(SCHEDULE, 10)  # type: ignore[arg-type]
+    # The warning points at the call, not into the library.
+    with pytest.warns(RuntimeWarning, match="lower orders") as caught:
+        pndm(Denoiser(lambda x, t: x, VPCosine()), x, time_grid(VPCosine(), 8, "quadratic"))
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]
 
 
 def test_bad_choices() -> None:
@@ -519,6 +555,19 @@ def test_a_number_of_steps_that_does_not_divide_the_levels() -> None:
     assert times[-2:] == [1 / 1000, 0.0]
     assert schedule.sigma(0.0) == 0.0
     assert discrete_times(schedule, 1000)[0] == 1.0
+
+
+def test_a_model_of_twenty_levels() -> None:
+    """Step numbers, offset and FON's increment follow the model's own N."""
+    schedule = DiscreteVP.from_betas(20 * ddpm_betas(20))
+    times = discrete_times(schedule, 10)
+    assert times == pytest.approx([(n + 1) / 20 for n in range(18, -1, -2)] + [0.0], abs=1e-15)
+    assert official_step(0.5, schedule) == 8.0
+    quiet = Denoiser(lambda x, t: torch.zeros_like(x), schedule)
+    x, grid = draws(0), time_grid(schedule, 5, "time", end=0.5)
+    one = next(fon.iterate(quiet, x, grid, variant="released"))[1]
+    # A step of 0.1 is two levels.
+    torch.testing.assert_close(one, x * (2.0 * schedule.alpha(0.95) / schedule.alpha(1.0) - 1.0), rtol=1e-11, atol=0)
 
 
 def test_official_levels() -> None:

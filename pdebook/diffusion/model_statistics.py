@@ -89,6 +89,10 @@ class Statistics:
                 raise ValueError(f"{name} must have shape {(len(grid), *self.dims)}, got {shape}")
         if self.schedule.shape != (2, _PARTS + 1):
             raise ValueError(f"schedule must have shape {(2, _PARTS + 1)}, got {tuple(self.schedule.shape)}")
+        if self.model is not None and (self.model.shape[:2] != (2, 2) or self.dims not in ((), self.model.shape[2:])):
+            raise ValueError(f"model must have shape {(2, 2, *self.dims)}, got {tuple(self.model.shape)}")
+        if self.errors is not None and self.errors.shape != (3, *self.l.shape):
+            raise ValueError(f"errors must have shape {(3, *self.l.shape)}, got {tuple(self.errors.shape)}")
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -239,7 +243,13 @@ class Statistics:
             raise ValueError("statistics do not say of which model they are")
         points, known = self.model
         t = float(denoiser.schedule.time(float(self.half_log_snr[_probed(self.intervals)])))
-        off = float((denoiser.noise(points, t).double() - known).abs().max() / known.abs().max())
+        try:
+            answer = denoiser.noise(points, t).double()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"statistics are of another model, which takes samples of {tuple(points.shape[1:])} in float64: {error}"
+            ) from error
+        off = float((answer - known).abs().max() / known.abs().max())
         if not off <= tolerance:
             raise ValueError(f"statistics are of another model: its prediction differs by {off:.2g} of its size")
 
@@ -257,7 +267,7 @@ class Statistics:
         first, levels, snapped = float(self.half_log_snr[0]), [], []
         for k, t in enumerate(times):
             place = (float(schedule.half_log_snr(t)) - first) / self.spacing
-            level = round(place)
+            level = round(place) if math.isfinite(place) else -1
             exact = abs(place - level) < ON_GRID
             if not (0 <= level <= self.intervals and (exact or 0 < k < len(times) - 1)):
                 ends = [float(schedule.time(float(value))) for value in self.half_log_snr[[0, -1]]]
@@ -471,11 +481,14 @@ def differences(places: list[float], pseudo: bool) -> np.ndarray:
 def _entry(path: Path, name: str) -> np.ndarray:
     """One array of an npz file, unpickled never."""
     try:
+        if not zipfile.is_zipfile(path) and Path(path).exists():
+            raise ValueError("it is no npz file")
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or name not in file:
+            if name not in file:
                 raise ValueError(f"it lacks the array {name!r}")
             array = np.asarray(file[name])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            array = array.astype(np.float64) if array.dtype.kind == "f" else array
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} holds no released statistics: {error}") from error

@@ -9,6 +9,7 @@ the official code.
 import json
 import math
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -120,7 +121,7 @@ def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
-def check_integer(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+def check_integer(name: str, value: Any, low: float | int = -math.inf, high: float | int = math.inf) -> None:
     """Raise ValueError unless ``value`` is an integer between ``low`` and ``high``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         expected = f"at least {low}" if low > -math.inf else f"{high} or less"
@@ -129,8 +130,9 @@ def check_integer(name: str, value: Any, low: float = -math.inf, high: float = m
 
 def check_number(name: str, value: Any) -> None:
     """Raise ValueError unless ``value`` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be finite numbers, got {value!r}")
+    # Not math.isfinite, which fails on whole numbers beyond the largest real one.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite numbers, got {value!r}"[:200])
 
 
 def to_record(value: Any) -> Any:
@@ -161,13 +163,14 @@ def read_json(text: str | bytes) -> Any:
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return json.loads(decoded, object_pairs_hook=once, parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"text must be JSON, and is not: {error}") from error
 
 
 def _real(value: Any, name: str) -> Any:
     """A whole number where a real one stands is read as such."""
-    return float(value) if type(value) is int and name in ("times", "gamma") else value
+    whole = type(value) is int and name in ("times", "gamma") and abs(value) <= sys.float_info.max
+    return float(value) if whole else value
 
 
 _INSIDE: dict[str, type] = {"update": Update, "correction": Update}
@@ -232,12 +235,14 @@ def read_released(path: Path | str, drop_skips: bool) -> dict[str, Any]:
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        # The message of an empty file's error is empty.
+        reason = [type(error).__name__, *str(error).splitlines()][-1]
         raise ValueError(
-            f"path {name} is not a file of plain tensors, lists and numbers, and is not read: {str(error).splitlines()[-1]}"
+            f"path {name} is not a file of plain tensors, lists and numbers, and is not read: {reason}"
         ) from error
     try:
         return _convert(content, name, drop_skips)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(f"path {name} holds no released solver schedule: {error!r}") from error
     except ValueError as error:
         raise ValueError(f"path {name} holds no schedule that can be used: {error}") from error

@@ -49,6 +49,9 @@ class Fitness:
     def __init__(self, denoiser: Denoiser, x: Float[Tensor, "batch ..."], exact: Tensor, mean: Any = None) -> None:
         if exact.shape != x.shape:
             raise ValueError(f"exact must have the shape of x, {tuple(x.shape)}, got {tuple(exact.shape)}")
+        for name, value in (("x", x), ("exact", exact)):
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be finite")
         self.denoiser, self.x, self.exact, self.mean = denoiser, x, exact, mean
         self.evaluations = 0
 
@@ -105,6 +108,8 @@ class Predictor:
 
     def values(self, schedules: Sequence[SolverSchedule]) -> Tensor:
         """One number for each schedule: small is promising."""
+        if not schedules:
+            return torch.empty(0)
         return self.net(torch.tensor([self.encode(s) for s in schedules]))[:, 0]
 
     def fit(self, evaluated: Sequence[tuple[SolverSchedule, float]]) -> None:
@@ -132,7 +137,8 @@ class SearchResult:
         best: the best schedule.
         error: its fitness.
         population: all schedules that were evaluated, with their fitness, in order.
-        tau: Kendall's rank correlation of the predictor on the fifth of the population that it had not seen, in each stage.
+        tau: Kendall's rank correlation of the predictor on the fifth of the population that it had not seen, in each stage; NaN
+            if that are less than two.
     """
 
     best: SolverSchedule
@@ -166,7 +172,7 @@ def search(
     evaluated, make ``pool`` times as many children as it can afford, and evaluate those that the predictor ranks best.
 
     Args:
-        fitness: error of a schedule, smaller is better.
+        fitness: error of a schedule, smaller is better; not a number is as bad as infinite.
         space: what may be chosen.
         budget: number of true evaluations, at least one more than the known solvers.
         strategy: "random", "evolution" or "predictor".
@@ -176,22 +182,28 @@ def search(
         parents: number of the best from which children come.
         pool: children for each evaluation in a stage.
     Raises:
-        ValueError: an unknown strategy or a budget that the known solvers exhaust.
+        ValueError: an unknown strategy, a budget that the known solvers exhaust, or nothing to begin with.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     begin = space.seeds() if start is None else list(start)
     if budget <= len(begin):
         raise ValueError(f"budget must be more than the {len(begin)} schedules to begin with, got {budget}")
+    if not begin and strategy != "random":
+        raise ValueError(f"start must hold a schedule for the strategy {strategy!r}, got none")
+    if min(stages, parents, pool) < 1:
+        raise ValueError(f"stages, parents and pool must be at least 1, got {stages}, {parents} and {pool}")
     rng = random.Random(fold_in(seed, f"search {strategy}"))
     population: list[tuple[SolverSchedule, float]] = []
 
     def evaluate(schedules: Sequence[SolverSchedule]) -> None:
-        population.extend((schedule, fitness(schedule)) for schedule in schedules)
+        for schedule in schedules:
+            error = fitness(schedule)
+            population.append((schedule, math.inf if math.isnan(error) else error))
 
     def child(best: Sequence[SolverSchedule]) -> SolverSchedule:
         parent = rng.choice(best)
-        if rng.random() < 0.3:
+        if len(best) > 1 and rng.random() < 0.3:
             one, two = rng.sample(best, 2)
             parent = space.crossover(one, two, rng)
         return space.mutate(parent, rng)
@@ -229,6 +241,8 @@ def _held_out(
     """Rank correlation of a predictor on a fifth of the population, after training on the rest."""
     shuffled = rng.sample(list(population), len(population))
     cut = len(shuffled) // 5
+    if cut < 2:
+        return math.nan
     predictor = Predictor(space, seed)
     predictor.fit(shuffled[cut:])
     with torch.no_grad():
@@ -256,13 +270,15 @@ def refine(
     Returns:
         The best schedule that was seen, and the error before each iteration.
     Raises:
-        ValueError: no iteration.
+        ValueError: no iteration, or a schedule without inner times and γ.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     noise_schedule = fitness.denoiser.schedule
     lam = torch.tensor([float(noise_schedule.half_log_snr(t)) for t in schedule.times], dtype=torch.float64)
     free = [step.update.order > 1 and step.update.scaling in ("none", "linear") for step in schedule.steps]
+    if not any(free) and (fixed_times or len(free) < 2):
+        raise ValueError("schedule must have an inner time or a γ that can move")
     steps = tuple(
         replace(step, update=replace(step.update, scaling="linear")) if moves else step
         for step, moves in zip(schedule.steps, free, strict=True)
@@ -314,7 +330,7 @@ def make_shipped(
     """Make ``unified_sampling.json`` anew: for each budget a search on ``digits_gm``, then a refinement of the times and γ it found.
 
     Args:
-        path: where to write.
+        path: where to write, in a folder that exists; a file there stays as it was until all is made.
         budgets: model evaluations.
         batch: trajectories of the fitness. Their noise has the seed ``fold_in(seed, "schedules")``, which no table is measured on.
         evaluations: true evaluations of each search; the refinement comes on top.
@@ -323,6 +339,8 @@ def make_shipped(
     Returns:
         What was written: by problem and budget a schedule with its provenance.
     """
+    if not Path(path).parent.is_dir():  # known before the hours of work
+        raise FileNotFoundError(f"path must be in a folder that exists, got {path}")
     bed = digits_gm()
     denoiser, x = bed.mixture.denoiser(bed.schedule), bed.initial(batch, seed=fold_in(seed, "schedules"))
     exact = probability_flow(denoiser, x, bed.schedule.t_max, bed.end, tolerance=1e-5).x

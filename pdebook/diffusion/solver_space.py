@@ -34,7 +34,8 @@ class SearchSpace:
         times: None, or fixed times that no move changes.
         gap: smallest distance of two times in λ.
     Raises:
-        ValueError: no evaluation, probabilities that don't sum to 1, or fixed times of another number.
+        ValueError: no evaluation, probabilities that don't sum to 1, fixed times of another number, or times, an end or a gap that
+            leave no room.
     """
 
     schedule: NoiseSchedule
@@ -52,7 +53,7 @@ class SearchSpace:
             raise ValueError(f"evaluations must be at least 1, got {self.evaluations}")
         for name in ("predictions", "orders", "analytic"):
             values = getattr(self, name).values()
-            if min(values) < 0 or abs(sum(values) - 1.0) > 1e-9:
+            if any(value < 0 for value in values) or not abs(sum(values) - 1.0) <= 1e-9:
                 raise ValueError(f"{name} must be probabilities that sum to 1, got {dict(getattr(self, name))}")
         if not 0 <= self.corrector <= 1:
             raise ValueError(f"corrector must be a probability, got {self.corrector}")
@@ -60,6 +61,17 @@ class SearchSpace:
             raise ValueError(
                 f"times must be {self.evaluations + 1}, without an analytic start, if they are fixed; got {len(self.times)}"
             )
+        grid, name = (self.times, "times") if self.times else ((self.schedule.t_max, self.end), "end")
+        falling = self.schedule.t_max >= grid[0] and all(s > t >= self.schedule.t_min for s, t in pairwise(grid))
+        if not falling or not math.isfinite(self.schedule.half_log_snr(grid[-1])):
+            raise ValueError(
+                f"{name} must fall from {self.schedule.t_max} and keep some noise, got {getattr(self, name)}"
+            )
+        # Without room a search would draw for ever.
+        lam = [float(self.schedule.half_log_snr(t)) for t in grid]
+        intervals = 1 if self.times else self.evaluations + (set(self.analytic) != {"none"})
+        if not min(b - a for a, b in pairwise(lam)) > intervals * self.gap:
+            raise ValueError(f"gap must leave room in λ for {self.evaluations} evaluations, got {self.gap}")
 
     def feasible(self, schedule: SolverSchedule) -> bool:
         """Whether a schedule has the right cost, times that are apart, and differences that are well conditioned."""

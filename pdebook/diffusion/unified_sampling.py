@@ -199,6 +199,8 @@ def usf(
     """
     if len(steps) != len(times) - 1:
         raise ValueError(f"steps must be one for each of the {len(times) - 1} intervals of times, got {len(steps)}")
+    if gammas is not None and len(gammas) != len(steps):
+        raise ValueError(f"gammas must be one for each of the {len(steps)} steps, got {len(gammas)}")
     if isinstance(times[0], Tensor) and times[0].ndim:
         raise ValueError("times must be shared by the batch")
     check_choice("analytic", analytic, get_args(Analytic))

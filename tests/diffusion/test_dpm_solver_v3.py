@@ -249,6 +249,8 @@ def test_single_precision_and_devices(device: torch.device) -> None:
         (time_grid(SCHEDULE, 4, end=1e-3), {}, "times must begin and end on the statistics' grid .* got 0.001"),
         (time_grid(SCHEDULE, 4, start=0.99, end=END), {}, r"begin and end on the .*from time 1 to 0.01.* got 0.99"),
         ([1.0, 0.001, 0.0005], {}, "and stay in it; got 0.001"),
+        ([1.0, 0.5, 0.0], {}, "times must begin and end on the statistics' grid .* got 0$"),
+        ([1.0, 0.5, 0.4999, END], {}, "times must be further apart: two of 4 snap to one level"),
         (torch.tensor([GRID, GRID, GRID, GRID]), {}, "times must be shared by the batch"),
     ],
 )

@@ -2,8 +2,10 @@
 
 # ruff: noqa: E741 - l is the paper's name
 
+import io
 import math
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -21,6 +23,7 @@ from torch import Tensor
 from pdebook import checkpoints
 from pdebook.diffusion import model_statistics
 from pdebook.diffusion.affine import Affine
+from pdebook.diffusion.derivatives import noise_diagonal
 from pdebook.diffusion.exact import GaussianMixture
 from pdebook.diffusion.model_statistics import Statistics, differences, f_and_rate, least_squares
 from pdebook.diffusion.reference import probability_flow
@@ -124,9 +127,22 @@ def test_passes_of_any_size_give_the_same() -> None:
     )
     for name in ("l", "s", "b", "errors", "model"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-9)
-    # In each pass other points meet other signs.
-    probed = Statistics.estimate(denoiser, data[:1].expand(6, 2), intervals=2, end=bed.end, batch=3)
-    assert torch.isfinite(probed.l).all()
+
+
+def test_each_pass_has_its_own_signs_the_same_at_all_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    bed, seeds = ring2d(), []
+
+    def watched(*args: Any, seed: int, **options: Any) -> Any:
+        seeds.append(seed)
+        return noise_diagonal(*args, seed=seed, **options)
+
+    monkeypatch.setattr(model_statistics, "noise_diagonal", watched)
+    for seed in (0, 1):
+        data = points(bed.mixture, 9)
+        Statistics.estimate(bed.mixture.denoiser(SCHEDULE), data, intervals=2, end=bed.end, batch=3, seed=seed)
+    assert seeds[:3] == seeds[3:6] == seeds[6:9]
+    assert seeds[9:12] == seeds[15:]
+    assert len(set(seeds)) == 6
 
 
 def testleast_squares_and_constant_dimensions() -> None:
@@ -276,6 +292,8 @@ def test_another_model_is_refused() -> None:
     other = ring2d(std=0.2).mixture.denoiser(SCHEDULE)
     with pytest.raises(ValueError, match="statistics are of another model: its prediction differs by 0"):
         statistics.check_model(other)
+    with pytest.raises(ValueError, match=r"another model, which takes samples of \(2,\) in float64: x must have shape"):
+        statistics.check_model(GAUSSIAN.denoiser(SCHEDULE))
     with pytest.raises(ValueError, match="statistics do not say of which model they are"):
         replace(statistics, model=None).check_model(denoiser)
 
@@ -290,6 +308,9 @@ def test_another_model_is_refused() -> None:
         ({"half_log_snr": torch.linspace(1, 0, 41)}, "half_log_snr must rise in equal steps"),
         ({"half_log_snr": torch.linspace(0, 1, 41) ** 2}, "half_log_snr must rise in equal steps"),
         ({"half_log_snr": torch.tensor([0.0, 1.0])}, "half_log_snr must hold at least 3 levels"),
+        ({"model": torch.zeros(3)}, r"model must have shape \(2, 2, 3\), got \(3,\)"),
+        ({"model": torch.zeros(2, 2, 4)}, r"model must have shape \(2, 2, 3\), got \(2, 2, 4\)"),
+        ({"errors": torch.zeros(1)}, r"errors must have shape \(3, 41, 3\), got \(1,\)"),
         ({"schedule": torch.zeros(2, 3)}, r"schedule must have shape \(2, 9\), got \(2, 3\)"),
     ],
 )
@@ -350,6 +371,8 @@ def _without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         (lambda tensors: tensors | {"s": tensors["s"].long()}, "not floating-point numbers"),
         (lambda tensors: tensors | {"s": tensors["s"] * math.nan}, "cannot be used|can be used: s must be finite"),
         (lambda tensors: tensors | {"s": tensors["s"][:, :2]}, "can be used: s must have shape"),
+        (lambda tensors: tensors | {"model": tensors["s"]}, "can be used: model must have shape"),
+        (lambda tensors: {name: value.half() for name, value in tensors.items()}, "must rise in equal steps"),
         (lambda tensors: {}, "holds no statistics: its entries are none"),
     ],
 )
@@ -395,6 +418,26 @@ def test_released_arrays(tmp_path: Path) -> None:
     assert again.dims == (1, 2, 2)
 
 
+def test_released_arrays_in_any_precision_and_byte_order(tmp_path: Path) -> None:
+    statistics = smooth(12, (1, 2, 2))
+    for kind, error in ((">f8", 0.0), ("<f4", 1e-7), (np.longdouble, 0.0)):
+        release(tmp_path, statistics)
+        np.savez(tmp_path / "l.npz", l=statistics.l.numpy().astype(kind))
+        again = Statistics.load_npz(tmp_path, SCHEDULE, end=1e-2)
+        torch.testing.assert_close(again.l, statistics.l, rtol=0, atol=error)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def zipped(path: Path, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("l.npy", content)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "words"),
     [
@@ -402,6 +445,14 @@ def test_released_arrays(tmp_path: Path) -> None:
         ("l", lambda path: path.write_bytes(pickle.dumps([1])), "no released statistics"),
         ("l", lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "no released statistics"),
         ("l", lambda path: path.write_bytes(b""), "no released statistics"),
+        ("l", lambda path: path.write_bytes(path.read_bytes()[:-30]), "it is no npz file"),
+        ("l", lambda path: path.write_bytes(npy(np.zeros((13, 1, 2, 2)))), "it is no npz file"),
+        ("l", lambda path: zipped(path, npy(np.zeros((13, 1, 2, 2)))[:-8]), "no released statistics"),
+        (
+            "l",
+            lambda path: zipped(path, npy(np.zeros((13, 1, 2, 2))).replace(b"(13, 1, 2, 2)", b"(13, 10**12,)")),
+            "no released",
+        ),
         ("sb", lambda path: np.savez(path, s=np.zeros((13, 1, 2, 2))), "lacks the array 'b'"),
         ("l", lambda path: np.savez(path, l=np.zeros((13, 1, 2, 2), dtype=int)), "'l' is int64"),
         ("l", lambda path: np.savez(path, l=np.zeros((2, 1, 2, 2))), "l must hold at least 3 levels"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from pdebook.diffusion import solver_search
 from pdebook.diffusion.reference import probability_flow
 from pdebook.diffusion.schedules import EDM, VPLinear, time_grid
 from pdebook.diffusion.solver_search import Fitness, Predictor, SearchSpace, make_shipped, refine, search
@@ -83,6 +85,98 @@ def test_budgets_are_kept_and_results_are_functions_of_the_seed(strategy: Any) -
     assert len(result.tau) == (4 if strategy == "predictor" else 0)
 
 
+class Watched(SearchSpace):
+    """A space that tells of its moves."""
+
+    moves: list[tuple[str, tuple[SolverSchedule, ...]]]
+
+    def mutate(self, parent: SolverSchedule, rng: random.Random) -> SolverSchedule:
+        self.moves.append(("mutate", (parent,)))
+        return super().mutate(parent, rng)
+
+    def crossover(self, one: SolverSchedule, two: SolverSchedule, rng: random.Random) -> SolverSchedule:
+        self.moves.append(("crossover", (one, two)))
+        return super().crossover(one, two, rng)
+
+
+def test_children_come_from_the_best() -> None:
+    """Each is mutated once, three of ten after a crossover; parents are among the best so far."""
+    here = Watched(SCHEDULE, 5, 1e-2)
+    object.__setattr__(here, "moves", [])
+    begin = here.seeds()
+    result = search(cheap, here, len(begin) + 100, strategy="evolution", parents=5)
+    assert [name for name, _ in here.moves].count("mutate") == 100
+    crossed = [parents for name, parents in here.moves if name == "crossover"]
+    assert len(crossed) / 100 == pytest.approx(0.3, abs=0.14)
+    done, after = len(begin), False
+    for name, parents in here.moves:
+        best = sorted(error for _, error in result.population[:done])[4]
+        if not after:
+            assert all(cheap(parent) <= best for parent in parents)
+        after = name == "crossover"
+        done += name == "mutate"
+    assert any(one != two for one, two in crossed)
+    # Mutation makes what is evaluated: nothing is evaluated twice for long.
+    assert len({schedule for schedule, _ in result.population}) > 0.8 * len(result.population)
+
+
+def test_the_predictor_decides_what_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A predictor that knows the errors: all children that are evaluated are better than those that are not."""
+    trained: list[list[tuple[SolverSchedule, float]]] = []
+    asked: list[list[SolverSchedule]] = []
+
+    class Oracle:
+        def __init__(self, space: SearchSpace, seed: int) -> None:
+            pass
+
+        def fit(self, evaluated: Any) -> None:
+            trained.append(list(evaluated))
+
+        def values(self, schedules: Any) -> torch.Tensor:
+            asked.append(list(schedules))
+            return torch.tensor([cheap(schedule) for schedule in schedules])
+
+    monkeypatch.setattr(solver_search, "Predictor", Oracle)
+    begin = space().seeds()[:8]
+    result = search(cheap, space(), 58, start=begin, pool=6)
+    assert result.tau == pytest.approx((1.0,) * 4)
+    known = 8 + 10
+    for stage in range(4):
+        # First on four fifths, asked about the rest; then on all, asked about children that are new.
+        population = list(result.population[:known])
+        held_out, children = asked[2 * stage : 2 * stage + 2]
+        assert len(held_out) == known // 5
+        assert sorted([*map(id, held_out), *(id(s) for s, _ in trained[2 * stage])]) == sorted(
+            id(s) for s, _ in population
+        )
+        assert trained[2 * stage + 1] == population
+        assert 30 < len(children) <= 60
+        assert not {schedule for schedule, _ in population} & set(children)
+        chosen = [error for _, error in result.population[known : known + 10]]
+        assert chosen == sorted(cheap(child) for child in children)[:10]
+        known += 10
+    assert known == len(result.population) == 58
+
+
+def test_an_error_that_is_not_a_number_is_the_worst() -> None:
+    count = itertools.count()
+    result = search(lambda s: math.nan if next(count) % 3 == 0 else cheap(s), space(), 60, strategy="random")
+    assert result.error == min(error for _, error in result.population if error < math.inf) == result.progress[-1]
+    assert sum(error == math.inf for _, error in result.population) == 20
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "predictor"])
+def test_small_searches(strategy: str) -> None:
+    """One schedule to begin with, fewer evaluations than stages, spaces that are soon exhausted."""
+    one = space().seeds()[:1]
+    result = search(cheap, space(), 3, strategy=strategy, start=one, parents=1)
+    assert len(result.population) == 3
+    assert all(math.isnan(value) for value in result.tau)
+    single = SearchSpace(SCHEDULE, 1, 1e-2)
+    assert len(single.seeds()) == 1
+    assert search(lambda s: 1.0, single, 20, strategy=strategy).error == 1.0
+
+
 def test_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -110,8 +204,119 @@ def test_bad_inputs() -> None:
         SearchSpace(SCHEDULE, 5, corrector=1.5)
     with pytest.raises(ValueError, match="times must be 6, without an analytic start"):
         SearchSpace(SCHEDULE, 5, times=(1.0, 0.5, 0.1))
+    with pytest.raises(ValueError, match="orders must be probabilities"):
+        SearchSpace(SCHEDULE, 5, orders={})
+    with pytest.raises(ValueError, match="predictions must be probabilities"):
+        SearchSpace(SCHEDULE, 5, predictions={"data": math.nan})
+    for end in (2.0, -0.1, 0.0, 1.0, math.nan):
+        with pytest.raises(ValueError, match=f"end must fall from 1.0 and keep some noise, got {end}"):
+            SearchSpace(SCHEDULE, 5, end)
+    for times in ((0.1, 0.5, 1.0), (1.0, math.nan, 0.1), (2.0, 0.5, 0.1), (1.0, 0.5, 0.0)):
+        with pytest.raises(ValueError, match="times must fall from 1"):
+            SearchSpace(SCHEDULE, 2, times=times)
+    with pytest.raises(ValueError, match="gap must leave room in λ for 5 evaluations, got 2"):
+        SearchSpace(SCHEDULE, 5, gap=2.0)
+    with pytest.raises(ValueError, match="gap must leave room"):
+        SearchSpace(SCHEDULE, 2, times=(1.0, 0.101, 0.1))
+    with pytest.raises(ValueError, match="start must hold a schedule for the strategy 'evolution', got none"):
+        search(cheap, space(), 5, strategy="evolution", start=[])
+    for name in ("stages", "parents", "pool"):
+        with pytest.raises(ValueError, match="stages, parents and pool must be at least 1, got"):
+            search(cheap, space(), 60, **{name: 0})
+    measured = fitness()
+    for name, change in (("x", {"x": measured.x * math.nan}), ("exact", {"exact": measured.exact / 0.0})):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            Fitness(measured.denoiser, **{"x": measured.x, "exact": measured.exact, **change})
+    with pytest.raises(ValueError, match="schedule must have an inner time or a γ that can move"):
+        refine(measured, from_solver("ddim", (1.0, 1e-2)))
+    with pytest.raises(ValueError, match="schedule must have an inner time or a γ"):
+        refine(measured, from_solver("ddim", (1.0, 0.5, 1e-2)), fixed_times=True)
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         refine(fitness(), space().seeds()[0], iterations=0)
+
+
+def test_moves_have_the_probabilities_that_are_said() -> None:
+    """Those of the released search, counted over many children of one schedule (4 standard deviations)."""
+    grid = tuple(time_grid(SCHEDULE, 5, end=1e-2))
+    here = SearchSpace(SCHEDULE, 5, 1e-2, times=grid, corrector=0.8)
+    full = ((-2, -3), (-2, -3))
+    steps = [
+        Step("noise"),
+        Step("noise", Update(2, ((-2,),), -1, "linear", 0.5)),
+        *[Step("noise", Update(3, full))] * 3,
+    ]
+    parent, rng, n = SolverSchedule(grid, tuple(steps)), random.Random(5), 1500
+    children = [here.mutate(parent, rng) for _ in range(n)]
+    third, second = [child.steps[3] for child in children], [child.steps[1] for child in children]
+    seen = {
+        "prediction": (sum(s.prediction == "data" for s in third), 0.3 * 0.5),
+        "corrector": (sum(s.corrector == "pseudo" for s in third), 0.3 * 0.8),
+        "order 2": (sum(s.update.order == 2 for s in third), 0.3 * 0.4),
+        "order 4": (sum(s.update.order == 4 for s in third), 0.3 * 0.1),
+        "one point": (
+            sum(s.update == replace(steps[3].update, points=((-2,), (-2, -3))) for s in third),
+            0.79 * 0.1 * 0.8,
+        ),
+        "scaling": (sum(s.update.scaling == "linear" for s in third), 0.2 * (1.0 - 0.3 * 0.2)),
+        # Step 1 allows orders 1 and 2 alone, so that it stays of order 2 unless 1 is drawn.
+        "gamma": (sum(s.update.gamma == 0.5 for s in second), (1.0 - 0.3 * 0.2) * 0.8),
+    }
+    for name, (count, probability) in seen.items():
+        assert abs(count / n - probability) < 4.0 * (probability * (1.0 - probability) / n) ** 0.5, name
+    new = torch.tensor([s.update.gamma for s in third if s.update.scaling == "linear"])
+    moved = torch.tensor([s.update.gamma for s in second if s.update.order == 2]) - 0.5
+    moved = moved[(moved != 0) & (moved > -0.5)]
+    for gammas in (new, moved):
+        assert abs(float(gammas.mean())) < 0.02
+        assert float(gammas.std()) == pytest.approx(0.06, rel=0.2)
+
+
+def test_times_move_by_what_is_said() -> None:
+    """A time stays with probability 1/2, unless its step is taken out: 1/5, of which the new one is taken out again in half."""
+    here, rng, n = SearchSpace(SCHEDULE, 2, 1e-2), random.Random(6), 1500
+    times = [here.mutate(from_solver("ddim", (1.0, 0.5, 1e-2)), rng).times for _ in range(n)]
+    moved = torch.tensor([abs(t[1] - 0.5) for t in times if t[1] != 0.5])
+    assert 1.0 - len(moved) / n == pytest.approx(0.5 * 0.9, abs=0.05)
+    # The median of a normal distribution's size is 0.67 of its deviation; a fifth are new times.
+    assert 0.04 < float(moved.median()) < 0.06
+
+
+def test_random_times_are_uniform_one_by_one_and_lean_together() -> None:
+    """Uniform, square root, or one less square root, the same for all times of a schedule."""
+    here, rng = SearchSpace(SCHEDULE, 5, 1e-2, gap=1e-6), random.Random(7)
+    drawn = [here.draw(rng) for _ in range(800)]
+    inner = torch.tensor([schedule.times[1:-1] for schedule in drawn])
+    assert float(inner.mean()) == pytest.approx(0.505, abs=0.03)
+    # Of independent uniform ones it would be 1/48 = 0.021.
+    assert float(inner.mean(1).var()) == pytest.approx(0.0347, abs=0.006)
+    orders = [schedule.steps[4].update.order for schedule in drawn]
+    for order, probability in here.orders.items():
+        assert orders.count(order) / 800 == pytest.approx(probability, abs=0.06)
+    assert sum(s.steps[1].corrector == "pseudo" for s in drawn) / 800 == pytest.approx(0.5, abs=0.07)
+
+
+def test_crossover_takes_each_kind_of_decision_from_a_parent() -> None:
+    one = from_solver("taylor-2m", (1.0, 0.6, 0.4, 0.2, 0.1, 1e-2), prediction="noise", ending="full")
+    two = from_solver("unipc-3", (1.0, 0.7, 0.5, 0.3, 0.15, 1e-2), prediction="data", ending="full")
+    rng, n = random.Random(8), 400
+    children = [space().crossover(one, two, rng) for _ in range(n)]
+
+    def parts(schedule: SolverSchedule) -> tuple[Any, ...]:
+        middle = schedule.steps[2:-1]
+        kinds = tuple(s.prediction == "noise" for s in middle)
+        return schedule.times, kinds, tuple(s.update.order == 2 for s in middle), tuple(s.corrector for s in middle)
+
+    found = [parts(child) for child in children]
+    assert {times for times, _, _, _ in found} == {one.times, two.times}
+    assert sum(times == one.times for times, _, _, _ in found) / n == pytest.approx(0.5, abs=0.1)
+    assert {correctors for _, _, _, correctors in found} == {("none",) * 2, ("pseudo",) * 2}
+    assert sum(correctors[0] == "none" for _, _, _, correctors in found) / n == pytest.approx(0.5, abs=0.1)
+    # Half of them mix step by step, both decisions of a step from one parent: of two steps, half differ.
+    mixed = [kinds[0] != kinds[1] for _, kinds, _, _ in found]
+    assert sum(mixed) / n == pytest.approx(0.25, abs=0.08)
+    assert all(kinds == orders for (_, kinds, orders, _), mix in zip(found, mixed, strict=True) if mix)
+    # The others take all predictions from one and all updates from either.
+    assert sum(kinds[0] != orders[0] for _, kinds, orders, _ in found) / n == pytest.approx(0.25, abs=0.08)
 
 
 def test_moves_stay_in_the_space_and_reach_all_of_it() -> None:
@@ -178,6 +383,15 @@ def test_the_predictor_learns_a_ranking() -> None:
         (values[i] > values[j]) == (errors[120 + i] > errors[120 + j]) for i, j in itertools.combinations(range(40), 2)
     ]
     assert sum(agree) / len(agree) > 0.8
+    # A pair is pushed apart to the margin 0.1 at least, whatever the weights to begin with, which are the seed's.
+    for seed in range(3):
+        pair, [low, high] = Predictor(here, seed), sorted(schedules[:2], key=cheap)
+        other = Predictor(here, seed + 1)
+        with torch.no_grad():
+            assert not torch.equal(pair.values([low]), other.values([low]))
+        pair.fit([(low, 0.1), (high, 0.2)])
+        with torch.no_grad():
+            assert float(pair.values([high]) - pair.values([low])) > 0.08
     # Infinite errors (diverged schedules) do no harm.
     predictor.fit([(schedules[0], math.inf), (schedules[1], math.inf), (schedules[2], 0.1)])
     with torch.no_grad():
@@ -192,6 +406,24 @@ def test_every_choice_has_its_place_in_the_code() -> None:
     codes = [tuple(predictor.encode(here.draw(rng))) for _ in range(200)]
     assert len({len(code) for code in codes}) == 1
     assert len(set(codes)) == 200
+    times = tuple(time_grid(SCHEDULE, 5, end=1e-2))
+    steps = [Step("data"), Step("data", Update(2, ((-2,),))), *[Step("data", Update(3, ((-2, -3), (-2, -3))))] * 3]
+
+    def changed(i: int, **change: Any) -> SolverSchedule:
+        return SolverSchedule(times, tuple(replace(step, **change) if k == i else step for k, step in enumerate(steps)))
+
+    one = (-2, -3)
+    variants = [
+        SolverSchedule(times, tuple(steps)),
+        SolverSchedule((times[0], times[1] - 0.01, *times[2:]), tuple(steps)),
+        *(changed(i, prediction="noise") for i in range(5)),
+        changed(2, corrector="pseudo"),
+        *(changed(1, update=update) for update in (Update(), Update(2, ((-2,),), -1, "bh2"))),
+        *(changed(1, update=Update(2, ((-2,),), -1, "linear", gamma)) for gamma in (0.1, 0.2)),
+        changed(2, update=Update(3, ((-2,), one))),
+        changed(3, update=Update(4, ((-2, -3, -4),) * 3)),
+    ]
+    assert len({tuple(predictor.encode(variant)) for variant in variants}) == len(variants)
 
 
 @pytest.mark.slow
@@ -220,10 +452,34 @@ def test_refinement_goes_down_and_keeps_the_choices() -> None:
     still, _ = refine(measured, begin, iterations=3, fixed_times=True)
     assert still.times == pytest.approx(begin.times, rel=1e-12)
     assert any(s.update.gamma != 0 for s in still.steps)
+    # The best that was seen is kept, though too large a rate leaves it again; an analytic start stays.
+    best, errors = refine(measured, replace(begin, analytic="noise"), iterations=8, rate=0.7)
+    assert min(errors) < errors[-1]
+    assert best.analytic == "noise"
+    assert measured(best) == pytest.approx(min(errors), rel=1e-9)
+    assert errors[0] == pytest.approx(measured(replace(begin, analytic="noise")), rel=1e-9)
     # UniPC's own factors stay.
     unipc = from_solver("unipc-2", time_grid(SCHEDULE, 5, "quadratic", end=1e-2))
     refined, _ = refine(measured, unipc, iterations=2)
     assert refined.steps == unipc.steps
+
+
+def test_the_shipped_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends where the new file would take its place leaves the old one."""
+    with pytest.raises(FileNotFoundError, match="path must be in a folder that exists"):
+        make_shipped(tmp_path / "no" / "schedules.json")
+    path = tmp_path / "schedules.json"
+    path.write_text("what was there")
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(solver_search.os, "replace", end)
+        with pytest.raises(KeyboardInterrupt):
+            make_shipped(path, budgets=(), batch=2)
+    assert path.read_text() == "what was there"
+    assert make_shipped(path, budgets=(), batch=2) == json.loads(path.read_text()) == {"digits_gm": {}}
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ def test_difference_weights_by_hand() -> None:
     np.testing.assert_allclose(difference_weights([-1.0, -2.0], 1), [-2.0, 0.5])
 
 
+def test_the_condition_counts_correctors() -> None:
+    """The node that a correction adds may come close to the others while those of the prediction are far apart."""
+    close = (1.0, 0.5, 0.5 - 1e-10)
+    plain = SolverSchedule(close, (Step(), Step("noise", Update(2, ((-2,),)))))
+    corrected = SolverSchedule(close, (Step(), Step("noise", Update(2, ((-2,),)), "pseudo")))
+    assert plain.condition(SCHEDULE) == 1.0
+    assert corrected.condition(SCHEDULE) > 1e8
+
+
 def test_coincident_nodes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"times must keep the nodes.*condition number.*1e\+08"):
         difference_weights([-1.0, -1.0 - 1e-9], 1)
@@ -296,6 +305,36 @@ def test_correctors_by_hand() -> None:
         torch.testing.assert_close(states[1], last.ratio * corrected + last.weight(1) * value, rtol=1e-12, atol=1e-12)
 
 
+def test_a_correction_has_its_own_gamma() -> None:
+    """Neither the prediction's γ nor the given ones touch it."""
+    _, denoiser, x, _ = problem()
+    again = Update(2, ((-1,),), -2, "linear", 0.4)
+    steps = (Step("noise", Update(gamma=0.9), "pseudo", again), Step("noise"))
+    step = exponential_step(denoiser.schedule, 0.8, 0.5, "noise")
+    e0 = denoiser.noise(x, 0.8)
+    e1 = denoiser.noise(step.ratio * x + step.weight(1) * e0, 0.5)
+    expected = step.ratio * x + step.weight(1) * e0 + step.weight(2) * (1.0 + 0.4 * step.h) * (e1 - e0)
+    for gammas in (None, [0.7, 0.7]):
+        _, y = next(usf.iterate(denoiser, x, (0.8, 0.5, 0.3), steps=steps, gammas=gammas))
+        torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_inversion_runs_the_same_formulas_upwards() -> None:
+    """Steps of λ are negative, their ratios are not."""
+    bed = ring2d()
+    denoiser, x = bed.mixture.denoiser(SCHEDULE), bed.initial(4)
+    rising = time_grid(SCHEDULE, 12, end=1e-2)[::-1]
+    for order in (2, 3):
+        steps = from_solver(f"taylor-{order}m", rising[::-1], ending="full").steps
+        up = usf.invert(denoiser, x, rising, steps=steps)
+        torch.testing.assert_close(
+            up,
+            multistep.invert(denoiser, x, rising, order=order, variant="taylor", ending="full"),
+            rtol=1e-10,
+            atol=1e-10,
+        )
+
+
 def test_a_corrected_node_keeps_its_evaluation_where_it_was_made() -> None:
     """After a pseudo corrector the data prediction is that of the predicted point, not a mixture of old noise and new state."""
     _, denoiser, x, _ = problem()
@@ -384,6 +423,17 @@ def test_a_long_run_keeps_only_the_nodes_it_needs() -> None:
     ("make", "words"),
     [
         (lambda: Update(0), "order must be an integer, at least 1"),
+        (lambda: Update(True), "order must be an integer, at least 1, got True"),
+        (lambda: SolverSchedule((True, 0.5), (Step(),)), "times must be finite numbers, got True"),
+        (lambda: SolverSchedule((10**400, 0.5), (Step(),)), "times must be finite numbers"),
+        (
+            lambda: SolverSchedule((1.0, 0.5, 0.1), (Step(), Step("data", Update(2, ((-1,),), -3)))),
+            r"steps\[1\].update needs 3 nodes, but there are 2",
+        ),
+        (
+            lambda: trace(usf, SCHEDULE, (1.0, 0.5, 0.1), steps=(Step(), Step()), gammas=[0.1]),
+            "gammas must be one for each of the 2 steps, got 1",
+        ),
         (lambda: Update(2), "points must have one set for each of the 1 derivatives"),
         (lambda: Update(3, ((-2,), (-2,))), "points of derivative 2 must be at least 2 distinct nodes"),
         (lambda: Update(2, ((-1,),)), "other than the start -1"),
@@ -422,7 +472,8 @@ def test_bad_inputs(make: Callable[[], Any], words: str) -> None:
         make()
 
 
-GOOD = json.loads(from_solver("unipc-2", (1.0, 0.5, 0.2, 0.01)).to_json())
+GOOD_TEXT = from_solver("unipc-2", (1.0, 0.5, 0.2, 0.01)).to_json()
+GOOD = json.loads(GOOD_TEXT)
 
 
 def broken(change: Callable[[Any], Any]) -> str:
@@ -439,6 +490,10 @@ def broken(change: Callable[[Any], Any]) -> str:
         ("[]", "schedule must be an object, got list"),
         ('{"times": [1, 0.5], "times": [1, 0.1], "steps": [{}]}', "fields must not be repeated"),
         ('{"times": [1, NaN], "steps": [{}]}', "numbers must be finite, got NaN"),
+        ('{"times": [1e999, 0.5], "steps": [{}]}', "times must be finite numbers, got inf"),
+        ('{"times": [1, 0.5], "steps": [{"prediction": "data", "prediction": "noise"}]}', "fields must not be repeated"),
+        ('{"times": [1, 0.5], "steps": [{"update": null}]}', r"steps\[0\].update must be an object, got NoneType"),
+        (GOOD_TEXT[:-20], "text must be JSON"),
         (broken(lambda r: r.pop("times") and None), "schedule must have times"),
         (broken(lambda r: r.update(extra=1)), "schedule has unknown fields: extra"),
         (broken(lambda r: r["steps"][1].update(prediction="v")), r"(?s)schedule.steps\[1\].*prediction"),
@@ -462,6 +517,18 @@ def test_json_that_is_no_schedule(text: str | bytes, words: str, tmp_path: Path)
         SolverSchedule.load(path)
 
 
+def test_json_without_measure() -> None:
+    """Numbers beyond the largest real one, more digits than Python reads, more brackets than it follows."""
+    for text, words in (
+        ('{"times": [1' + 400 * "0" + ', 0.5], "steps": [{}]}', "times must be finite numbers, got 1000"),
+        ('{"times": [1' + 5000 * "0" + ', 0.5], "steps": [{}]}', "digits"),
+        ("[" * 200_000, "text must be JSON, and is not: maximum recursion"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            SolverSchedule.from_json(text)
+        assert len(str(caught.value)) < 300
+
+
 def test_json_is_readable_and_complete(tmp_path: Path) -> None:
     steps = (
         Step("noise", Update(), "implicit"),
@@ -474,6 +541,8 @@ def test_json_is_readable_and_complete(tmp_path: Path) -> None:
     assert again == schedule
     assert again.provenance == {"seed": 3}
     assert len(schedule.to_json().splitlines()) == 6
+    # Defaults are left out.
+    assert from_solver("ddim", (1.0, 0.5)).to_json() == '{"times": [1.0, 0.5],\n "steps": [\n  {}]}'
     # Whole numbers are numbers.
     assert SolverSchedule.from_json('{"times": [1, 0.5], "steps": [{}]}').times == (1.0, 0.5)
 
@@ -509,6 +578,25 @@ def test_released_files_are_converted(tmp_path: Path) -> None:
     steps = (Step("data", Update(), "pseudo"), Step("noise", Update(2, ((-2,),), -1, "linear", 0.3)))
     assert schedule == SolverSchedule((1.0, 0.5, 0.25), steps, "noise")
     assert schedule.evaluations == 1
+
+
+def test_released_corrections_and_sets_of_points(tmp_path: Path) -> None:
+    """What is not the default: a correction's own points and relaxation, points in any order, a missing coefficient."""
+    content = official()
+    one, two = (
+        {"estimate": f"Difference_{len(points)}", "active_points": points, "relaxation": "linear"}
+        for points in ([-2], [-3, -2])
+    )
+    again = {"estimate": "Difference_1", "active_points": [-1], "relaxation": "0.5exp"}
+    content["timesteps"] = torch.tensor([1.0, 0.5, 0.25, 0.125])
+    content["orders"], content["start_points"] = [1, 2, 3], [-1, -1, -1]
+    content["prediction_types"] = ["data_prediction"] * 3
+    content["derivative_types"] = [[], [one], [one, two]]
+    corrected = {"type": "pseudo", "start_point": -2, "taylor_order": 2, "derivative_type": [again]}
+    content["corrector_types"] = [content["corrector_types"][1], corrected, content["corrector_types"][1]]
+    steps = from_official(saved(tmp_path, content)).steps
+    assert steps[1] == Step("data", Update(2, ((-2,),), -1, "linear"), "pseudo", Update(2, ((-1,),), -2, "exp+"))
+    assert steps[2] == Step("data", Update(3, ((-2,), (-2, -3)), -1, "linear"))
 
 
 @pytest.mark.parametrize(
@@ -550,6 +638,8 @@ class Evil:
         (lambda c: c.pop("orders"), "fields must be"),
         (lambda c: c.update(orders=[2, 2]), "points must have one set"),
         (lambda c: c.update(timesteps=torch.tensor([1.0, 0.2, 0.5])), "times must fall"),
+        (lambda c: c.update(timesteps=torch.tensor([1.0, math.nan, 0.5])), "times must be finite"),
+        (lambda c: c.update(timesteps=torch.ones(3).to_sparse()), "no released solver schedule"),
     ],
 )  # fmt: skip
 def test_released_files_that_are_refused(change: Callable[[Any], Any], words: str, tmp_path: Path) -> None:
@@ -572,6 +662,11 @@ def test_files_with_objects_are_not_executed(tmp_path: Path) -> None:
     raw.write_bytes(b"no file of torch")
     with pytest.raises(ValueError, match=r"path raw.pth is not"):
         from_official(raw)
+    whole = saved(tmp_path, official()).read_bytes()
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 30):
+        raw.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"path raw.pth is not a file of plain tensors.*read: ."):
+            from_official(raw)
     with pytest.raises(ValueError, match="holds no released solver schedule"):
         from_official(saved(tmp_path, [1, 2, 3]))
     assert not mark.exists()

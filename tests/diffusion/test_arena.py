@@ -67,7 +67,9 @@ def test_a_small_comparison() -> None:
     assert all(list(row) == ["method", "order", "2 evaluations", "24 evaluations"] for row in rows)
     errors = {row["method"]: (row["2 evaluations"], row["24 evaluations"]) for row in rows}
     assert errors["dpm-solver-3"][0] is None
-    assert all(error < 400 and (few is None or error < few) for few, error in errors.values())
+    # Without a problem's name, methods that were fitted to one don't compete.
+    assert {name for name, (_, error) in errors.items() if error is None} == {"dpm-solver-v3", "usf"}
+    assert all(error < 400 and (few is None or error < few) for few, error in errors.values() if error is not None)
     assert errors["unipc-3"][1] < errors["dpm-solver++2m"][1] < errors["ddim"][1]
     y = SAMPLERS["ddim"](denoiser, x, 24, end=bed.end)
     assert errors["ddim"][1] == pytest.approx(1000 * float((y - exact).square().mean(1).sqrt().median()))
@@ -89,7 +91,8 @@ def test_a_diverged_sampler_is_recorded_as_such() -> None:
     bed = ring2d()
     denoiser = bed.mixture.denoiser(bed.schedule)
     rows = arena.compare(denoiser, bed.initial(2) * torch.nan, bed.initial(2), end=bed.end, budgets=(6,))
-    assert all(row["6 evaluations"] == math.inf for row in rows)
+    assert {row["6 evaluations"] for row in rows} == {math.inf, None}
+    assert all(row["6 evaluations"] == math.inf for row in rows if SAMPLERS[row["method"]].competes("", 6))
 
 
 @pytest.mark.slow

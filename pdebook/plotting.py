@@ -151,7 +151,7 @@ METHODS: Mapping[str, MethodStyle] = {
     "s-pndm": MethodStyle(GREEN, "p", "dashed"),
     "f-pndm": MethodStyle(GREEN, "p", "solid"),
     "fon": MethodStyle(PURPLE, "p", "dashdot"),
-    "usf": MethodStyle(BLACK, "*", "dotted"),
+    "usf": MethodStyle(BLACK, "d", "solid"),
     "random-search": MethodStyle(GREY, "8", "dotted"),
     "evolution": MethodStyle(ORANGE, "8", "dashed"),
     "predictor-search": MethodStyle(BLUE, "8", "solid"),

@@ -158,6 +158,15 @@ def test_the_predictor_decides_what_is_evaluated(monkeypatch: pytest.MonkeyPatch
     assert known == len(result.population) == 58
 
 
+def test_no_stage_evaluates_what_is_known() -> None:
+    """In a space of eight schedules nearly all children are; it is not searched twice."""
+    few = SearchSpace(SCHEDULE, 2, 1e-2, times=(1.0, 0.3, 1e-2), orders={1: 1.0})
+    population = [schedule for schedule, _ in search(cheap, few, 31, start=few.seeds()[:1], stages=2).population]
+    assert len(set(population)) <= 8 < len(population) <= 31
+    drawn = 1 + 10
+    assert all(schedule not in population[:k] for k, schedule in enumerate(population) if k >= drawn)
+
+
 def test_an_error_that_is_not_a_number_is_the_worst() -> None:
     count = itertools.count()
     result = search(lambda s: math.nan if next(count) % 3 == 0 else cheap(s), space(), 60, strategy="random")
@@ -174,7 +183,7 @@ def test_small_searches(strategy: str) -> None:
     assert all(math.isnan(value) for value in result.tau)
     single = SearchSpace(SCHEDULE, 1, 1e-2)
     assert len(single.seeds()) == 1
-    assert search(lambda s: 1.0, single, 20, strategy=strategy).error == 1.0
+    assert search(lambda s: 1.0, single, 12, strategy=strategy, stages=2).error == 1.0
 
 
 def test_the_global_generator_is_left_alone() -> None:
@@ -243,7 +252,8 @@ def test_moves_have_the_probabilities_that_are_said() -> None:
     steps = [
         Step("noise"),
         Step("noise", Update(2, ((-2,),), -1, "linear", 0.5)),
-        *[Step("noise", Update(3, full))] * 3,
+        *[Step("noise", Update(3, full))] * 2,
+        Step("noise", Update(3, full, -1, "linear", 0.5)),
     ]
     parent, rng, n = SolverSchedule(grid, tuple(steps)), random.Random(5), 1500
     children = [here.mutate(parent, rng) for _ in range(n)]
@@ -269,6 +279,47 @@ def test_moves_have_the_probabilities_that_are_said() -> None:
     for gammas in (new, moved):
         assert abs(float(gammas.mean())) < 0.02
         assert float(gammas.std()) == pytest.approx(0.06, rel=0.2)
+
+    # Another order begins anew: all points, and no scaling unless one is drawn.
+    fresh = [child.steps[4].update for child in children if child.steps[4].update.order in (2, 4)]
+    assert sum(update.scaling == "linear" for update in fresh) / len(fresh) == pytest.approx(0.2, abs=0.08)
+    assert max(abs(update.gamma) for update in fresh) < 0.3
+
+
+def test_analytic_starts_come_and_go_with_a_step() -> None:
+    """Drawn anew three times of ten, whatever that costs in steps."""
+    here, rng, n = SearchSpace(SCHEDULE, 5, 1e-2, analytic={"none": 0.5, "noise": 0.5}), random.Random(9), 600
+    plain = from_solver("ddim", time_grid(SCHEDULE, 5, end=1e-2))
+    analytic = replace(from_solver("ddim", time_grid(SCHEDULE, 6, end=1e-2)), analytic="noise")
+    for parent, other in ((plain, analytic), (analytic, plain)):
+        children = [here.mutate(parent, rng) for _ in range(n)]
+        changed = [child for child in children if child.analytic == other.analytic]
+        assert len(changed) / n == pytest.approx(0.15, abs=0.06)
+        assert {len(child.steps) for child in changed} == {len(other.steps)}
+
+
+def test_any_step_may_be_taken_out_or_put_in() -> None:
+    here, rng = SearchSpace(SCHEDULE, 4, 1e-2), random.Random(11)
+    gone, places = set(), set()
+    for _ in range(100):
+        times, genes = [1.0, 0.7, 0.5, 0.2, 1e-2], [here._gene(i, rng) for i in range(4)]
+        less_times, less = list(times), list(genes)
+        here._resize(less_times, less, True, rng)
+        (t,) = set(times) - set(less_times)
+        gone.add(t)
+        # The step that ends there goes with it.
+        assert [id(gene) for gene in less] == [id(g) for g, end in zip(genes, times[1:], strict=True) if end != t]
+        here._resize(times, genes, False, rng)
+        assert times == sorted(times, reverse=True)
+        places.add(times.index(*(set(times) - {1.0, 0.7, 0.5, 0.2, 1e-2})))
+        assert len(genes) == 5
+    assert (gone, places) == ({0.7, 0.5, 0.2}, {1, 2, 3, 4})
+
+
+def test_a_space_without_correctors_takes_them_from_what_is_given() -> None:
+    here, rng = SearchSpace(SCHEDULE, 5, 1e-2, corrector=0.0), random.Random(10)
+    given = from_solver("unipc-2", time_grid(SCHEDULE, 5, end=1e-2))
+    assert all(step.corrector == "none" for _ in range(20) for step in here.mutate(given, rng).steps)
 
 
 def test_times_move_by_what_is_said() -> None:
@@ -366,6 +417,10 @@ def test_infeasible_schedules() -> None:
     assert not here.feasible(from_solver("ddim", (1.0, 0.5, 1e-2)))
     assert not here.feasible(from_solver("ddim", (1.0, 0.5, 0.4999, 0.3, 0.2, 1e-2)))
     assert here.feasible(from_solver("ddim", (1.0, 0.5, 0.4, 0.3, 0.2, 1e-2)))
+    near = SearchSpace(SCHEDULE, 5, 1e-2, gap=0.0)
+    close = (1.0, 0.5, 0.5 - 1e-10, 0.3, 0.2, 1e-2)
+    assert near.feasible(from_solver("ddim", close))
+    assert not near.feasible(from_solver("taylor-3m", close))
     implicit = (Step("data", Update(), "implicit"), *[Step()] * 4)
     assert not here.feasible(SolverSchedule((1.0, 0.5, 0.4, 0.3, 0.2, 1e-2), implicit))
 
@@ -449,6 +504,7 @@ def test_refinement_goes_down_and_keeps_the_choices() -> None:
     assert [s.update.order for s in best.steps] == [s.update.order for s in begin.steps]
     assert (best.times[0], best.times[-1]) == (begin.times[0], begin.times[-1])
     assert best.times[1:-1] != begin.times[1:-1]
+    assert any(s.update.gamma != 0 for s in best.steps)
     still, _ = refine(measured, begin, iterations=3, fixed_times=True)
     assert still.times == pytest.approx(begin.times, rel=1e-12)
     assert any(s.update.gamma != 0 for s in still.steps)

@@ -45,7 +45,7 @@ class ArenaSampler:
     Attributes:
         name: the method's name in figures and tables.
         sampler: the algorithm.
-        order: order of convergence of the whole, in the limit of many steps, its ending included.
+        order: order of convergence of the whole, in the limit of many steps, its ending included; None where there is no limit.
         options: the sampler's options.
         cost: evaluations a step; a budget buys as many whole steps as it pays for.
         extra: evaluations on top of those, for a warm-up.
@@ -58,7 +58,7 @@ class ArenaSampler:
 
     name: str
     sampler: Sampler
-    order: int
+    order: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
     cost: int = 1
     extra: int = 0
@@ -138,7 +138,7 @@ SAMPLERS: dict[str, ArenaSampler] = {
         ArenaSampler("f-pndm", pndm, 2, {"fallback": False}, extra=9, smallest=13, kind="quadratic"),
         ArenaSampler("fon", fon, 4, extra=9, smallest=13, kind="time"),
         ArenaSampler("dpm-solver-v3", dpm_solver_v3, 2, smallest=2, fitted=_statistics),
-        ArenaSampler("usf", usf, 1, fitted=_schedule),
+        ArenaSampler("usf", usf, None, fitted=_schedule),
     )
 }
 """The entries by name; a sampler of a later chapter adds its row here."""

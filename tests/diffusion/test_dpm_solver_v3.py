@@ -320,23 +320,44 @@ def test_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small: each is a function of its seed, and what it makes can be read."""
     monkeypatch.setattr(module, "POINTS", 6)
     monkeypatch.setattr(module, "INTERVALS", 2)
+    seeds, estimate = [], Statistics.estimate
+
+    def watched(*args: Any, **options: Any) -> Statistics:
+        seeds.append(options["seed"])
+        return estimate(*args, **options)
+
+    monkeypatch.setattr(Statistics, "estimate", staticmethod(watched))
     for maker in (module.make_mixture_statistics, module.make_network_statistics):
         made, again, other = maker(0), maker(0), maker(1)
         statistics = Statistics.from_tensors(made.tensors)
         assert (statistics.intervals, statistics.dims) == (2, (64,))
+        assert float(statistics.schedule[0, -1]) == pytest.approx(1e-3)
         assert made.tensors["l"].dtype == torch.float32
         assert all(torch.equal(made.tensors[name], again.tensors[name]) for name in made.tensors)
         assert not torch.equal(made.tensors["l"], other.tensors["l"])
-        assert set(made.metrics) == {f"mean_standard_error_{name}" for name in "lsb"}
+        expected = {
+            f"mean_standard_error_{name}": float(made.tensors["errors"][k].mean()) for k, name in enumerate("lsb")
+        }
+        assert made.metrics == pytest.approx(expected, rel=1e-5)
+    assert seeds == [0, 0, 1] * 2
 
 
-def test_points_are_of_the_data() -> None:
+def test_points_are_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = module.digit_points(20, seed=3)
     assert digits.shape == (20, 64)
     assert len(digits.unique(dim=0)) == 20
+    assert not torch.equal(digits, module.digit_points(20, seed=4))
     samples = module.mixture_points(4000)
     # The mixture has the digits' mean and covariance; 4000 samples of standard deviation 1/2.
     assert float((samples.mean(0) - module.digits(dtype=torch.float64)[0].flatten(1).mean(0)).abs().max()) < 0.05
+    # Components and noise both are functions of the seed.
+    seeds = []
+    for name in ("uniform", "normal"):
+        draw = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda seed, *a, draw=draw, **k: (seeds.append(seed), draw(seed, *a, **k))[1])
+    for seed in (0, 1):
+        module.mixture_points(3, seed)
+    assert len(set(seeds)) == 4
 
 
 def test_fewer_calls_than_ddim_needs() -> None:

@@ -255,7 +255,7 @@ def test_moves_have_the_probabilities_that_are_said() -> None:
         *[Step("noise", Update(3, full))] * 2,
         Step("noise", Update(3, full, -1, "linear", 0.5)),
     ]
-    parent, rng, n = SolverSchedule(grid, tuple(steps)), random.Random(5), 1500
+    parent, rng, n = SolverSchedule(grid, tuple(steps)), random.Random(5), 500
     children = [here.mutate(parent, rng) for _ in range(n)]
     third, second = [child.steps[3] for child in children], [child.steps[1] for child in children]
     seen = {
@@ -278,23 +278,23 @@ def test_moves_have_the_probabilities_that_are_said() -> None:
     moved = moved[(moved != 0) & (moved > -0.5)]
     for gammas in (new, moved):
         assert abs(float(gammas.mean())) < 0.02
-        assert float(gammas.std()) == pytest.approx(0.06, rel=0.2)
+        assert float(gammas.std()) == pytest.approx(0.06, rel=0.3)
 
     # Another order begins anew: all points, and no scaling unless one is drawn.
     fresh = [child.steps[4].update for child in children if child.steps[4].update.order in (2, 4)]
-    assert sum(update.scaling == "linear" for update in fresh) / len(fresh) == pytest.approx(0.2, abs=0.08)
+    assert sum(update.scaling == "linear" for update in fresh) / len(fresh) == pytest.approx(0.2, abs=0.1)
     assert max(abs(update.gamma) for update in fresh) < 0.3
 
 
 def test_analytic_starts_come_and_go_with_a_step() -> None:
     """Drawn anew three times of ten, whatever that costs in steps."""
-    here, rng, n = SearchSpace(SCHEDULE, 5, 1e-2, analytic={"none": 0.5, "noise": 0.5}), random.Random(9), 600
+    here, rng, n = SearchSpace(SCHEDULE, 5, 1e-2, analytic={"none": 0.5, "noise": 0.5}), random.Random(9), 200
     plain = from_solver("ddim", time_grid(SCHEDULE, 5, end=1e-2))
     analytic = replace(from_solver("ddim", time_grid(SCHEDULE, 6, end=1e-2)), analytic="noise")
     for parent, other in ((plain, analytic), (analytic, plain)):
         children = [here.mutate(parent, rng) for _ in range(n)]
         changed = [child for child in children if child.analytic == other.analytic]
-        assert len(changed) / n == pytest.approx(0.15, abs=0.06)
+        assert len(changed) / n == pytest.approx(0.15, abs=0.08)
         assert {len(child.steps) for child in changed} == {len(other.steps)}
 
 
@@ -324,7 +324,7 @@ def test_a_space_without_correctors_takes_them_from_what_is_given() -> None:
 
 def test_times_move_by_what_is_said() -> None:
     """A time stays with probability 1/2, unless its step is taken out: 1/5, of which the new one is taken out again in half."""
-    here, rng, n = SearchSpace(SCHEDULE, 2, 1e-2), random.Random(6), 1500
+    here, rng, n = SearchSpace(SCHEDULE, 2, 1e-2), random.Random(6), 500
     times = [here.mutate(from_solver("ddim", (1.0, 0.5, 1e-2)), rng).times for _ in range(n)]
     moved = torch.tensor([abs(t[1] - 0.5) for t in times if t[1] != 0.5])
     assert 1.0 - len(moved) / n == pytest.approx(0.5 * 0.9, abs=0.05)
@@ -335,15 +335,15 @@ def test_times_move_by_what_is_said() -> None:
 def test_random_times_are_uniform_one_by_one_and_lean_together() -> None:
     """Uniform, square root, or one less square root, the same for all times of a schedule."""
     here, rng = SearchSpace(SCHEDULE, 5, 1e-2, gap=1e-6), random.Random(7)
-    drawn = [here.draw(rng) for _ in range(800)]
+    drawn = [here.draw(rng) for _ in range(300)]
     inner = torch.tensor([schedule.times[1:-1] for schedule in drawn])
     assert float(inner.mean()) == pytest.approx(0.505, abs=0.03)
     # Of independent uniform ones it would be 1/48 = 0.021.
     assert float(inner.mean(1).var()) == pytest.approx(0.0347, abs=0.006)
     orders = [schedule.steps[4].update.order for schedule in drawn]
     for order, probability in here.orders.items():
-        assert orders.count(order) / 800 == pytest.approx(probability, abs=0.06)
-    assert sum(s.steps[1].corrector == "pseudo" for s in drawn) / 800 == pytest.approx(0.5, abs=0.07)
+        assert orders.count(order) / 300 == pytest.approx(probability, abs=0.06)
+    assert sum(s.steps[1].corrector == "pseudo" for s in drawn) / 300 == pytest.approx(0.5, abs=0.07)
 
 
 def test_crossover_takes_each_kind_of_decision_from_a_parent() -> None:

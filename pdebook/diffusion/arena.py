@@ -154,7 +154,7 @@ def compare(
     budgets: tuple[int, ...] = BUDGETS,
     score: Callable[[Tensor, Tensor], float] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a sampler: its order, and at each budget 1000 times its median error, or its ``score`` against ``exact``.
+    """One row a sampler: its order, and under each budget 1000 times its median error, or its ``score`` against ``exact``.
 
     Nothing stands where a sampler does not compete, infinity where it diverged.
     """
@@ -169,7 +169,7 @@ def compare(
                     value = score(entry(denoiser, x, budget, end=end, problem=problem), exact)
                 except DivergenceError:
                     value = math.inf
-            row[f"{budget} evaluations"] = value
+            row[str(budget)] = value
         rows.append(row)
     return rows
 
@@ -219,7 +219,9 @@ def run(*, profile: str, seed: int, device: torch.device | str) -> dict[str, lis
     for name, (denoiser, schedule, end) in problems(device).items():
         x = normal(seed, torch.arange(sizes[name]), (64,), dtype=torch.float64, device=place)
         reference = probability_flow(denoiser, x, schedule.t_max, end, tolerance=1e-5)
-        tables[f"Median trajectory error × 1000 on {name}"] = compare(denoiser, x, reference.x, end=end, problem=name)
+        tables[f"Median trajectory error × 1000 on {name}, by evaluations"] = compare(
+            denoiser, x, reference.x, end=end, problem=name
+        )
         facts.append(
             {"problem": name, "samples": len(x), "reference_error": reference.error, "reference_steps": reference.steps}
         )
@@ -230,7 +232,7 @@ def run(*, profile: str, seed: int, device: torch.device | str) -> dict[str, lis
     converged = multistep(denoiser, x, grid, order=3, variant="taylor")
     coarser = multistep(denoiser, x, grid[::2], order=3, variant="taylor")
     score = digit_distance(device)
-    tables["Fréchet digit distance to converged samples on digits_net"] = compare(
+    tables["Fréchet digit distance to converged samples on digits_net, by evaluations"] = compare(
         denoiser, x, converged, end=end, problem="digits_net", score=score
     )
     facts.append(

@@ -116,7 +116,7 @@ class Arena(Measured):
             head = list(dict.fromkeys(key for row in rows for key in row))
             best = {key: _smallest(rows, key) if "method" in head else None for key in head}
             cells = [[[_mark(row.get(key), best[key])] for key in head] for row in rows]
-            return table([name.replace("_", " ") for name in head], cells, ["pde-scorecard"])
+            return table([name.replace("_", " ") for name in head], cells, ["pde-arena"])
         text = json.dumps(rows, indent=1, ensure_ascii=False)
         return nodes.literal_block(text, text, language="json")
 

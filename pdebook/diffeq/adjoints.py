@@ -55,13 +55,17 @@ def parameters(bound: Bound) -> list[Tensor]:
     return list(unique.values())
 
 
-@dataclass(frozen=True)
-class Direct:
-    """Differentiate through the steps by autograd: exact for the discrete solution, memory grows with the number of steps."""
+class Differentiated:
+    """What the ways to form gradients share: a plan is kept if a gradient may be asked for."""
 
     def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
         """If anything needs a gradient."""
         return wants_gradient(bound, y, t)
+
+
+@dataclass(frozen=True)
+class Direct(Differentiated):
+    """Differentiate through the steps by autograd: exact for the discrete solution, memory grows with the number of steps."""
 
     def run(
         self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
@@ -113,7 +117,7 @@ def leaves(known: list[Tensor], bound: Bound) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Checkpointed:
+class Checkpointed(Differentiated):
     """Keep few states, and repeat the steps between them: the gradient of ``Direct`` with memory for ``checkpoints`` states.
 
     With c checkpoints and r repetitions of a step, (c + r choose c) steps can be reversed (Griewank); by default both grow like
@@ -131,10 +135,6 @@ class Checkpointed:
     def __post_init__(self) -> None:
         if self.checkpoints is not None and self.checkpoints < 1:
             raise ValueError(f"checkpoints must be at least 1, got {self.checkpoints}")
-
-    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
-        """If anything needs a gradient."""
-        return wants_gradient(bound, y, t)
 
     def run(
         self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
@@ -223,7 +223,7 @@ def split(steps: int, slots: int) -> int:
 
 
 @dataclass(frozen=True)
-class Backsolve:
+class Backsolve(Differentiated):
     """The continuous adjoint: gradients solve a differential equation backwards in time, at constant memory.
 
         da/dt = -(∂f/∂y)ᵀ a,   dG/dt = -Σ_batch (∂f/∂θ)ᵀ a,   from a(t_1) = ∂L/∂y(t_1)
@@ -244,10 +244,6 @@ class Backsolve:
     controller: PID | None = None
     seminorm: bool = True
     max_steps: int = 4096
-
-    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
-        """If anything needs a gradient: the backward solve starts from the saved states."""
-        return wants_gradient(bound, y, t)
 
     def run(
         self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None

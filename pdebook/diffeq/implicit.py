@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,9 @@ from torch import Tensor
 from pdebook.algebra.krylov import gmres
 from pdebook.algebra.nonlinear import dense_jacobian, implicit_root, newton
 from pdebook.algebra.results import Status
-from pdebook.diffeq.runge_kutta import Carry, Step, interpolate, stage_times, step_size
+from pdebook.diffeq.runge_kutta import Carry, Step, TableauMethod, interpolate, stage_times, step_size
 from pdebook.diffeq.tableaus import ButcherTableau
-from pdebook.diffeq.terms import SDE, Bound
+from pdebook.diffeq.terms import Bound
 
 _NEWTON_SHARE = 0.01
 """Error of a stage's solution as a part of the tolerance of a step."""
@@ -27,7 +26,7 @@ def _tensors(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) 
 
 
 @dataclass(frozen=True)
-class DiagonallyImplicit:
+class DiagonallyImplicit(TableauMethod):
     """A Runge-Kutta method whose stages are implicit one after the other, with an explicit first stage.
 
         k_i = f(t + c_i h, Y_i),   Y_i = y + h Σ_{j<i} a_ij k_j + h γ k_i
@@ -47,7 +46,6 @@ class DiagonallyImplicit:
     Source: Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.8.
     """
 
-    tableau: ButcherTableau
     dense_limit: int = 64
     max_iterations: int = 10
     rtol: float | None = None
@@ -59,49 +57,11 @@ class DiagonallyImplicit:
         if self.dense_limit < 0 or self.max_iterations < 1:
             raise ValueError("dense_limit must not be negative and max_iterations at least 1")
 
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.tableau.name
-
-    @property
-    def order(self) -> float | int:
-        """Order of convergence."""
-        return self.tableau.order
-
-    @property
-    def error_order(self) -> float | int:
-        """Power of h in the error estimate."""
-        return self.tableau.error_order
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether there is an error estimate."""
-        return self.tableau.adaptive
-
-    @property
-    def lands(self) -> bool:
-        """Whether steps should end at the times that are saved."""
-        return self.tableau.lands
-
-    def check(self, term: Any) -> None:
-        """Raise ValueError for a stochastic equation."""
-        if isinstance(term, SDE):
-            raise ValueError(f"solver {self.name} is for ordinary equations; see stochastic for others")
-
     def adapted(self, tolerances: tuple[float, float]) -> "DiagonallyImplicit":
         """The method with Newton tolerances that fit those of the steps."""
         if self.rtol is not None or self.atol is not None:
             return self
         return replace(self, rtol=tolerances[0], atol=tolerances[1])
-
-    def start(self, bound: Bound, t: Tensor, y: Tensor) -> Carry:
-        """The first stage, which is explicit."""
-        return (bound.field(t, y),)
-
-    def slope(self, bound: Bound, t: Tensor, y: Tensor, carry: Carry) -> Tensor:
-        """The field at the start of a step."""
-        return carry[0]
 
     def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
         """One step; the last stage is the field at its end."""

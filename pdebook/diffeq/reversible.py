@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdebook.diffeq.adjoints import Visit, check_hidden, leaves, parameters, substituted, wants_gradient
+from pdebook.diffeq.adjoints import Differentiated, Visit, check_hidden, leaves, parameters, substituted
 from pdebook.diffeq.plan import Plan, gather, walk
 from pdebook.diffeq.runge_kutta import Carry, Solver, Step, step_size
 from pdebook.diffeq.stochastic import increments, linear
@@ -74,15 +74,11 @@ def product(bound: Bound, values: Any, h: Tensor, w: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reversible:
+class Reversible(Differentiated):
     """Gradients of reversible Heun by running it backwards: those of ``Direct`` to rounding, memory that does not grow with steps.
 
     Source: Kidger, Foster, Li and Lyons 2021, section 3.
     """
-
-    def needs_plan(self, bound: Bound, y: Tensor, t: Tensor) -> bool:
-        """If anything needs a gradient."""
-        return wants_gradient(bound, y, t)
 
     def run(
         self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None

@@ -103,20 +103,14 @@ def step_size(t0: Tensor, t1: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RungeKutta:
-    """An explicit Runge-Kutta method.
+class TableauMethod:
+    """What all methods with a tableau share.
 
     Args:
-        tableau: its coefficients; see ``tableaus.TABLEAUS``.
-    Raises:
-        ValueError: a tableau with implicit stages.
+        tableau: coefficients; see ``tableaus.TABLEAUS``.
     """
 
     tableau: ButcherTableau
-
-    def __post_init__(self) -> None:
-        if self.tableau.implicit:
-            raise ValueError(f"tableau must be explicit, {self.tableau.name} is not; use implicit.DiagonallyImplicit")
 
     @property
     def name(self) -> str:
@@ -155,6 +149,21 @@ class RungeKutta:
     def slope(self, bound: Bound, t: Tensor, y: Tensor, carry: Carry) -> Tensor:
         """The field at the start of a step."""
         return carry[0]
+
+
+@dataclass(frozen=True)
+class RungeKutta(TableauMethod):
+    """An explicit Runge-Kutta method.
+
+    Args:
+        tableau: its coefficients; see ``tableaus.TABLEAUS``.
+    Raises:
+        ValueError: a tableau with implicit stages.
+    """
+
+    def __post_init__(self) -> None:
+        if self.tableau.implicit:
+            raise ValueError(f"tableau must be explicit, {self.tableau.name} is not; use implicit.DiagonallyImplicit")
 
     def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
         """One step; the last stage is the field at its end, and the next step's first."""

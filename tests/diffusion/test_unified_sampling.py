@@ -256,7 +256,7 @@ ORDERS = [
 @pytest.fixture(scope="module")
 def observed() -> dict[str, float]:
     """Orders of all rows, from a process of its own: the run-time check of shapes costs ten times what the steps do."""
-    code = "import json; from diffusion.test_unified_sampling import ORDERS, measure; "
+    code = "import json; from diffusion.orders import measure; from diffusion.test_unified_sampling import ORDERS; "
     code += "print(json.dumps({row.name: measure(row).order for row in ORDERS}))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

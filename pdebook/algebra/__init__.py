@@ -5,6 +5,7 @@
 | ``results`` | what a solver hands back: solution, history, status of each sample |
 | ``operators`` | matrix-free linear operators: sums, products, adjoints, Jacobians |
 | ``krylov`` | GMRES |
-| ``nonlinear`` | fixed points (Picard, Anderson, Broyden), Newton, gradients through their solutions |
+| ``nonlinear`` | fixed points (Picard, Anderson, Broyden), Newton |
+| ``implicit`` | gradients through their solutions |
 | ``least_squares`` | Levenberg and Marquardt's method, Jacobians point by point |
 """

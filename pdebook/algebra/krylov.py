@@ -32,7 +32,7 @@ def gmres(
     iteration. Memory: ``restart + 1`` vectors a sample. A nonsingular system of n unknowns takes at most n iterations
     without a restart; with one, an indefinite system may stagnate.
 
-    The solution carries no graph: hand it to ``nonlinear.implicit_root`` with the residual A x - b for gradients.
+    The solution carries no graph: hand it to ``implicit.implicit_root`` with the residual A x - b for gradients.
 
     Args:
         operator: v to A v, linear, both of shape (batch, ...), sample by sample; real or complex.

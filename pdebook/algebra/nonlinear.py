@@ -1,4 +1,4 @@
-"""Nonlinear equations, a batch at a time: fixed points z = f(z), roots F(z) = 0, and gradients through their solutions.
+"""Nonlinear equations, a batch at a time: fixed points z = f(z) and roots F(z) = 0.
 
 Each sample is an equation of its own: f maps (batch, ...) to (batch, ...) and row i of the result depends on row i of the input
 alone. A sample that has converged is left alone while the others go on, so its solution does not depend on them. Every
@@ -11,7 +11,7 @@ iteration reads one flag from the device and nothing else.
 | ``broyden`` | z = f(z) | a step with an inverse Jacobian that learns from each step |
 | ``newton`` | F(z) = 0 | a linear solve with the Jacobian: dense for few unknowns, GMRES for many |
 
-The solvers run without a graph. ``implicit`` and ``implicit_root`` put a solution back into it.
+The solvers run without a graph; ``implicit`` puts a solution back into it.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,9 @@ from pdebook.algebra.results import Norm, Result, Status, check_start, check_tol
 __all__ = [
     "anderson",
     "broyden",
+    "check_map",
     "dense_jacobian",
     "dense_solver",
-    "implicit",
-    "implicit_root",
     "krylov_solver",
     "newton",
     "picard",
@@ -42,7 +41,8 @@ LinearSolver = Callable[[Tensor, Tensor], Tensor]
 """(z, r) to d with J(z) d = r, sample by sample; a sample that has no such d gets NaN."""
 
 
-def _checked(f: Map, name: str, z: Tensor) -> Tensor:
+def check_map(f: Map, name: str, z: Tensor) -> Tensor:
+    """f(z); ValueError if it changes the shape."""
     image = f(z)
     if image.shape != z.shape:
         raise ValueError(f"{name} must keep the shape {tuple(z.shape)}, got {tuple(image.shape)}")
@@ -102,7 +102,7 @@ def _fixed_point(
     relative = check_tolerances(rtol, atol, max_iterations, z0.dtype)
 
     def gap(z: Tensor) -> Tensor:
-        return _checked(f, "f", z) - z
+        return check_map(f, "f", z) - z
 
     def advance(z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         new = step(z, g)
@@ -348,7 +348,7 @@ def newton(
         raise ValueError(f"line_search must not be negative, got {line_search}")
     if stop not in ("residual", "step"):
         raise ValueError(f"stop must be 'residual' or 'step', got {stop!r}")
-    evaluate = partial(_checked, residual, "residual")
+    evaluate = partial(check_map, residual, "residual")
     solve = solver or (dense_solver if z0[0].numel() <= dense_limit else krylov_solver)(evaluate)
     start = evaluate(z0)
     limit = (relative * norm(start)).clamp(min=float(atol))
@@ -377,102 +377,3 @@ def newton(
         return (size == 0) | (step <= atol + relative * norm(z))
 
     return _iterate("newton", z0, start, advance, small, norm, max_iterations, raise_on_failure)
-
-
-class _NewtonStep(torch.autograd.Function):
-    """(1 - ∂f/∂z)^{-1} g for a gap g = f(z) - z that vanishes: the value is zero, the derivative with respect to g is not."""
-
-    @staticmethod
-    def forward(ctx: Any, gap: Tensor, z: Tensor, f: Map, solver: Callable[..., Result] | None, order: int) -> Tensor:
-        """Zero."""
-        ctx.f, ctx.solver, ctx.order = f, solver, order
-        ctx.save_for_backward(z)
-        return torch.zeros_like(gap)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Solve w = (∂f/∂z)ᵀ w + v."""
-        (z,) = ctx.saved_tensors
-        twice = torch.is_grad_enabled() and ctx.order > 0
-        if twice and ctx.order == 1:
-            raise RuntimeError("the gradient of this implicit solution can't be differentiated; ask for order=2")
-        with torch.enable_grad():
-            point = z if twice else z.detach().requires_grad_()
-            value = ctx.f(point)
-
-        def transposed(w: Tensor) -> Tensor:
-            return torch.autograd.grad(value, point, w, retain_graph=True, create_graph=twice, materialize_grads=True)[
-                0
-            ]
-
-        start = v.detach()
-        if ctx.solver is None:
-            w = gmres(lambda w: w - transposed(w).detach(), start).x
-        else:
-            w = ctx.solver(lambda w: transposed(w).detach() + start, start).x
-        # For second derivatives w is a fixed point in its own right, of a map that depends on v and on z.
-        return implicit(lambda w: transposed(w) + v, w, solver=ctx.solver) if twice else w, None, None, None, None
-
-
-def implicit(
-    f: Callable[..., Tensor],
-    z: Float[Tensor, "batch *shape"],
-    *args: Any,
-    solver: Callable[..., Result] | None = None,
-    one_step: bool = False,
-    order: int = 1,
-) -> Float[Tensor, "batch *shape"]:
-    """Put a fixed point z = f(z, θ) back into the graph: dz/dθ = (1 - ∂f/∂z)^{-1} ∂f/∂θ, by the implicit function theorem.
-
-    f is called once with a graph, and the backward pass solves w = (∂f/∂z)ᵀ w + v for the incoming gradient v. Nothing of the
-    forward iteration is stored. **Everything that f uses gets its gradient**: ``args``, the parameters of a module, and tensors that
-    f holds as a closure, since that call is ordinary autograd. Their values must not change before the backward pass.
-
-    Args:
-        f: f(z, *args), sample by sample.
-        z: its fixed point, as accurate as the gradient is to be: the error of the gradient is proportional to that of z.
-        args: further arguments of f.
-        solver: solver of the backward equation, called as ``solver(map, start)``: one of the fixed-point solvers of this module,
-            with its options set by ``functools.partial``; GMRES with the default tolerance if left out.
-        one_step: leave the solve out, w = v: the "Jacobian-free" gradient of the last step alone, cheap and biased.
-        order: highest derivative that will be asked for, 1 or 2. For 2 (``create_graph``, Hessians) the solution is one Newton
-            step from an implicit solution of order 1, which makes each backward pass two solves.
-    Returns:
-        z, with a graph.
-    Raises:
-        ValueError: f changes the shape, or an order other than 1 and 2.
-        NotConverged: in the backward pass, if its solve fails.
-        RuntimeError: in the backward pass, if second derivatives are asked of order 1.
-    Source: Bai, Kolter and Koltun 2019, theorem 1; Fung et al. 2022 for one step.
-    """
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order}")
-    return _attach(lambda y: f(y, *args), z, solver, one_step, order)
-
-
-def _attach(f: Map, z: Tensor, solver: Callable[..., Result] | None, one_step: bool, order: int) -> Tensor:
-    point = z.detach()
-    if order == 2 and not one_step:
-        # Its own first derivative cancels in the Newton step, (1 - J)^{-1} (J - 1) = -1, and gives the second one its share.
-        point = _attach(f, z, solver, False, 0)
-    gap = _checked(f, "f", point) - point
-    if not gap.requires_grad:
-        return point
-    return point + (gap - gap.detach() if one_step else _NewtonStep.apply(gap, point, f, solver, order))
-
-
-def implicit_root(
-    residual: Callable[..., Tensor],
-    z: Float[Tensor, "batch *shape"],
-    *args: Any,
-    solver: Callable[..., Result] | None = None,
-    order: int = 1,
-) -> Float[Tensor, "batch *shape"]:
-    """Put a root of F(z, θ) = 0 back into the graph: dz/dθ = -(∂F/∂z)^{-1} ∂F/∂θ.
-
-    It is ``implicit`` of f(z) = z - F(z, θ), whose backward pass solves (∂F/∂z)ᵀ w = v; so too for a linear system, F = A x - b. A
-    fixed-point solver converges only where f contracts; leave ``solver`` out unless it does.
-
-    Args, Raises: as ``implicit``.
-    """
-    return implicit(lambda y, *rest: y - residual(y, *rest), z, *args, solver=solver, order=order)

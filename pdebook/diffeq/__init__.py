@@ -4,7 +4,7 @@
 |---|---|
 | ``solve`` | ``solve``: one call for every term, solver, controller and adjoint; what is saved; what comes back |
 | ``terms`` | ordinary, controlled, stochastic and second-order equations |
-| ``tableaus`` | Runge-Kutta methods as data, their order conditions checked |
+| ``butcher``, ``tableaus`` | what a Runge-Kutta method is, with its order conditions checked; the methods as data |
 | ``runge_kutta``, ``implicit`` | the engine for explicit methods; diagonally implicit ones for stiff equations |
 | ``symplectic``, ``reversible``, ``stochastic`` | leapfrog; reversible Heun; methods for stochastic equations |
 | ``controllers`` | fixed grids; PID control of the error, each trajectory with its own step |

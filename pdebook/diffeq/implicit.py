@@ -8,11 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pdebook.algebra.implicit import implicit_root
 from pdebook.algebra.krylov import gmres
-from pdebook.algebra.nonlinear import dense_jacobian, implicit_root, newton
+from pdebook.algebra.nonlinear import dense_jacobian, newton
 from pdebook.algebra.results import Status
+from pdebook.diffeq.butcher import ButcherTableau
 from pdebook.diffeq.runge_kutta import Carry, Step, TableauMethod, interpolate, stage_times, step_size
-from pdebook.diffeq.tableaus import ButcherTableau
 from pdebook.diffeq.terms import Bound
 
 _NEWTON_SHARE = 0.01

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdebook.diffeq.tableaus import ButcherTableau
+from pdebook.diffeq.butcher import ButcherTableau
 from pdebook.diffeq.terms import SDE, Bound
 
 Carry = tuple[Tensor, ...]

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pdebook.algebra import nonlinear
-from pdebook.algebra.nonlinear import anderson, broyden, implicit, implicit_root, newton, picard
+from pdebook.algebra.implicit import implicit, implicit_root
+from pdebook.algebra.nonlinear import anderson, broyden, newton, picard
 from pdebook.algebra.results import NotConverged, Status
 
 F64 = torch.float64

@@ -157,10 +157,12 @@ def test_index_leads_to_the_chapters(page: Page, site: str) -> None:
             visit(page, site, "book/chapters")
             page.locator(f'.pde-box[data-slug="{paper.slug}"]').click()
             page.wait_for_url(f"**/chapters/{paper.part}/{paper.slug}.html")
+            assert page.title().startswith(paper.title[:20])
     visit(page, site, "book/chapters")
     planned = next(paper for paper in catalogue.papers() if not paper.ready)
     page.locator(f'.pde-box[data-slug="{planned.slug}"]').click()
     expect(page.locator(f"#chapter-{planned.slug.replace('_', '-')}")).to_be_in_viewport()
+    assert page.url.endswith(f"#chapter-{planned.slug.replace('_', '-')}")
 
 
 def test_search_finds_a_chapter(page: Page, site: str) -> None:
@@ -175,6 +177,7 @@ def test_search_finds_a_chapter(page: Page, site: str) -> None:
     expect(result).to_be_visible(timeout=10_000)
     result.click()
     expect(page.locator("article h1").first).to_contain_text("DPM-Solver")
+    assert page.url.partition("#")[0].partition("?")[0].endswith("chapters/diffusion/dpm_solver.html")
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

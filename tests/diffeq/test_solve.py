@@ -1,6 +1,7 @@
 """The engine: orders of all methods, tolerances, trajectories that don't see each other, saving, failures, bad input."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -446,5 +447,10 @@ def test_bad_options(make: Any, words: str) -> None:
 
 
 def test_a_tolerance_below_rounding_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="rtol 1e-08 is below what float32 resolves"):
-        solve(ODE(Network().float()), torch.zeros(1, 2), 0.0, 0.01, controller=PID(1e-8, 1e-3))
+    field = ODE(Network().float())
+    with pytest.warns(UserWarning, match="rtol 1e-08 is below what float32 resolves") as seen:
+        y = solve(field, torch.zeros(1, 2), 0.0, 0.01, controller=PID(1e-8, 1e-3)).ys
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(solve(field, torch.zeros(1, 2), 0.0, 0.01).ys, y, rtol=1e-4, atol=1e-6)

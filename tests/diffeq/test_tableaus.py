@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pdebook.diffeq.tableaus import DOPRI5, HEUN, TABLEAUS, TSIT5, ButcherTableau, order_defects, rooted_trees
+from pdebook.diffeq.butcher import ButcherTableau, order_defects, rooted_trees
+from pdebook.diffeq.tableaus import DOPRI5, HEUN, TABLEAUS, TSIT5
 
 
 def test_the_numbers_of_rooted_trees_are_the_known_ones() -> None:

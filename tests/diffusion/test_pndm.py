@@ -379,10 +379,13 @@ def test_every_step_of_the_warm_up_is_looked_at() -> None:
     denoiser, grid = ring2d(schedule=VPCosine()).mixture.denoiser(VPCosine()), [0.9946, 0.994, 0.7, 0.5, 0.3, 0.1]
     x = draws(0, 2)[:, :2]
     with pytest.warns(RuntimeWarning, match="lower orders"):
-        pndm(denoiser, x, grid)
+        fallen = pndm(denoiser, x, grid)
+    assert torch.equal(fallen, ipndm(denoiser, x, grid))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pndm(denoiser, x, grid, order=2)
+        kept = pndm(denoiser, x, grid, order=2)
+    assert torch.equal(kept, pndm(denoiser, x, grid, order=2, fallback=False))
+    assert not torch.equal(kept, ipndm(denoiser, x, grid, order=2))
 
 
 @pytest.mark.parametrize("kind", ["time", "quadratic", "half_log_snr"])

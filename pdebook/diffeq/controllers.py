@@ -211,4 +211,5 @@ class PID:
         if self.p or self.d:
             gain = gain * past[0] ** ((self.p + 2.0 * self.d) / order) * past[1] ** (-self.d / order)
         # A rejected step must not be tried again as it was.
-        return torch.minimum(gain.clamp(self.min_factor, self.max_factor), torch.where(ratio > 1.0, 0.9, torch.inf))
+        gain = gain.clamp(self.min_factor, self.max_factor)
+        return torch.where(ratio > 1.0, gain.clamp(max=0.9), gain)

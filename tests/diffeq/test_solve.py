@@ -175,6 +175,22 @@ def test_components_of_unlike_scales_count_each_by_its_own() -> None:
     assert float(y[0, 1]) == pytest.approx(1e-6 * (1.0 + math.sin(20.0)), rel=1e-4)
 
 
+def test_the_controllers_formula() -> None:
+    ratio, old, older = (
+        torch.tensor(r).double() for r in ([0.3, 0.9, 1.5, 1e9], [0.5, 0.8, 0.4, 0.5], [0.7, 0.6, 0.9, 0.5])
+    )
+    control = PID(p=0.4, i=0.3, d=0.1, min_factor=0.25)
+    # ε = 1/r; coefficients over the order: k_I + k_P + k_D, -(k_P + 2 k_D), k_D.
+    gain = 0.9 * (1 / ratio) ** (0.8 / 5) * (1 / old) ** (-0.6 / 5) * (1 / older) ** (0.1 / 5)
+    expected = gain.clamp(0.25, 10.0)
+    expected[2] = min(float(expected[2]), 0.9)
+    torch.testing.assert_close(control.factor(ratio, (old, older), 5), expected)
+    assert float(control.factor(ratio, (old, older), 5)[3]) == 0.25
+    # A rejected step is not tried again as it was, whatever the past says.
+    just_above, past = torch.tensor([1.0001]).double(), torch.tensor([1e-3]).double()
+    assert float(PID(p=-2.0).factor(just_above, (past, past), 5)) == 0.9
+
+
 def test_statistics_count_what_was_done() -> None:
     calls = []
 

@@ -89,6 +89,16 @@ def test_sra1_is_of_order_three_halves_for_additive_noise() -> None:
     assert 0.85 < orders["euler-maruyama"] < 1.2
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_sra1_is_exact_for_noise_that_is_linear_in_time(steps: int) -> None:
+    # ∫ (1 + t) dW over [0, 1] is 2 W_1 - ∫ W dt, and ∫ W dt is W_1/2 + H.
+    term = SDE(lambda t, y: 0.0 * y, lambda t, y: (1.0 + t)[:, None, None].expand(-1, 1, 1), tree(), "additive")
+    y = solve(term, torch.zeros(PATHS, 1).double(), 0.0, 1.0, solver="sra1", controller=Constant(steps=steps)).ys
+    whole = tree().increment(0.0, 1.0)
+    assert whole.area is not None
+    torch.testing.assert_close(y, 1.5 * whole.w - whole.area, rtol=1e-10, atol=1e-10)
+
+
 def test_general_noise() -> None:
     # Two commuting multiplicative noises: dy = y (a dW_1 + b dW_2), Stratonovich: y = exp(a W_1 + b W_2).
     path = tree(2)

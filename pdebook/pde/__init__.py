@@ -1,0 +1,9 @@
+"""Partial differential equations on uniform grids: batched, differentiable, on any device; the data generator of every chapter.
+
+A field is a tensor (batch, channel, *grid), one to three axes of the grid.
+
+| module | holds |
+|---|---|
+| ``grid`` | uniform boxes: spacing, coordinates of cells, faces and nodes |
+| ``boundary`` | what stands beyond the walls: ghost cells of periodic, fixed, free, reflecting and open sides |
+"""

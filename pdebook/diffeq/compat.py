@@ -22,7 +22,7 @@ ODE_METHODS = {
     "adaptive_heun": "heun",
     "euler": "euler",
     "midpoint": "midpoint",
-    "rk4": "rk4",
+    "rk4": "three-eighths",
     "tsit5": "tsit5",
 }
 """Names of torchdiffeq, and ours."""

@@ -31,6 +31,10 @@ BOSH3 = ButcherTableau(
     2,
 )
 RK4 = ButcherTableau("rk4", 4, ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
+THREE_EIGHTHS = ButcherTableau(
+    "three-eighths", 4, ((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)
+)
+"""Kutta 1901, the other one; what torchdiffeq calls rk4."""
 
 _B: Row = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
 DOPRI5 = ButcherTableau(
@@ -300,6 +304,7 @@ TABLEAUS: dict[str, ButcherTableau] = {
         RALSTON,
         BOSH3,
         RK4,
+        THREE_EIGHTHS,
         DOPRI5,
         TSIT5,
         DOPRI8,

@@ -32,6 +32,8 @@ OFFICIAL = {
     "unipc": ("https://github.com/wl-zhao/UniPC", "UniPC", "uni_pc.py"),
 }
 
+DIFFEQ: dict[str, tuple[str, ...]] = {"torchdiffeq": (), "torchode": (), "torchsde": (), "diffrax": ("jax",)}
+
 CHAPTERS = ("deis", "pndm", "unified_sampling", "dpm_solver_v3")
 
 
@@ -109,6 +111,14 @@ def main() -> None:
             print(f"{error.name} is not installed, the results of {package} are not compared (make peers installs it)")
         else:
             store(package, import_module("paths_peers").references(), source)
+    for package, companions in DIFFEQ.items():
+        try:
+            source = {"package": package, "version": metadata.version(package)}
+            source |= {companion: metadata.version(companion) for companion in companions}
+        except metadata.PackageNotFoundError as error:
+            print(f"{error.name} is not installed, the results of {package} are not compared (make peers installs it)")
+        else:
+            store(package, import_module("diffeq_peers").references(package), source)
     if folder is None:
         print("the official code is not compared (--official DIR)")
         return

@@ -1,0 +1,458 @@
+"""Semilinear equations u_t = L u + N(u, t) on periodic grids: what an equation is, and the stepper that all of them share.
+
+L is a number (or a small matrix over the channels) for each Fourier mode and is integrated exactly (``etd``) or implicitly (``imex``);
+N is evaluated on the grid, its products free of aliases. An equation is these two and the meaning of its channels; see ``equations``
+and ``navier_stokes``.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from pdebook import fourier
+from pdebook.pde import etd, imex
+from pdebook.pde.grid import Grid
+from pdebook.pde.spectral import Spectral
+
+__all__ = ["METHODS", "Diverged", "Semilinear", "Stepper", "parameter"]
+
+Method = etd.ExponentialMethod | imex.ImexMethod | imex.MultistepMethod
+Source = Tensor | Callable[[float], Tensor]
+Number = float | int | Tensor
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        etd.ETDRK1,
+        etd.ETDRK2,
+        etd.ETDRK3,
+        etd.ETDRK4,
+        etd.KROGSTAD4,
+        imex.IMEX_EULER,
+        imex.CNHEUN,
+        imex.ARS222,
+        imex.ARS443,
+        imex.CARPENTER_KENNEDY4,
+        imex.CNAB2,
+        imex.SBDF2,
+        imex.SBDF3,
+    )
+} | {"ifrk4": etd.IFRK4}
+"""All methods by name."""
+
+
+class Diverged(ArithmeticError):
+    """A rollout stopped being finite.
+
+    Attributes:
+        first_bad: the first step whose result is not finite, counted from 1, or 0, for each sample.
+        result: what was computed, NaN included.
+    """
+
+    def __init__(self, message: str, first_bad: Tensor, result: Tensor) -> None:
+        super().__init__(message)
+        self.first_bad = first_bad
+        self.result = result
+
+
+def parameter(
+    value: Number, name: str, dims: int, *, positive: bool = False, nonnegative: bool = False
+) -> float | Tensor:
+    """A number as it is, or one for each sample as a float64 column (batch, 1, 1, ...) that broadcasts over fields.
+
+    Raises:
+        ValueError: another shape, values that are not finite or have the wrong sign.
+    """
+    numbers = (value.cpu() if isinstance(value, Tensor) else torch.tensor(value)).double()
+    if numbers.ndim > 1 or not numbers.numel():
+        raise ValueError(f"{name} must be a number or one for each sample, (batch,), got shape {tuple(numbers.shape)}")
+    exact = numbers.detach()
+    sign = "positive" if positive else "not negative" if nonnegative else "finite"
+    good = exact.isfinite() & ((exact > 0) if positive else (exact >= 0) if nonnegative else True)
+    if not bool(good.all()):
+        raise ValueError(f"{name} must be {sign}, got {exact[~good].flatten()[0].item():g}")
+    return numbers.reshape(-1, *[1] * (dims + 1)) if isinstance(value, Tensor) else float(value)
+
+
+class Semilinear(ABC):
+    """An equation u_t = L u + N(u, t) + s(x, t) for fields (batch, channel, *grid) on a periodic grid.
+
+    A subclass states ``linear`` and ``nonlinear``. Modes that the dealiasing mask excludes take part in no product: they see L alone,
+    and neither N nor the source reaches them.
+
+    Args:
+        grid: the grid; values stand at its nodes.
+        channels: number of channels.
+        degree: most factors in a product of N; 1 for a linear equation.
+        source: s, a field (batch or 1, channels, *grid) or a function of time that gives one.
+        dealias: False leaves the aliases in.
+    Raises:
+        ValueError: a source of the wrong shape, or a grid too small for the mask.
+    """
+
+    def __init__(
+        self, grid: Grid, channels: int, *, degree: int = 1, source: Source | None = None, dealias: bool = True
+    ) -> None:
+        self.grid = grid
+        self.channels = channels
+        self.basis = Spectral(grid, degree if dealias else 1)
+        self.source = source
+        if isinstance(source, Tensor):
+            grid.check(source, "source", channels)
+            if not bool(source.detach().isfinite().all()):
+                raise ValueError("source must be finite")
+        self._cache: dict[Any, Tensor] = {}
+
+    @abstractmethod
+    def linear(self, basis: Spectral) -> Tensor:
+        """The symbol of L on a basis, in double precision, broadcasting to (batch, channel, *modes).
+
+        One that couples channels is (batch or 1, channel, channel, *modes).
+        """
+
+    def nonlinear(self, c: Complex[Tensor, "batch channel *modes"], t: float) -> Tensor | None:
+        """Coefficients of N(u, t); what lies outside the mask does not count. None: the equation is linear."""
+        return None
+
+    def prepare(self, c: Complex[Tensor, "batch channel *modes"], basis: Spectral) -> Tensor:
+        """Coefficients of a start as the equation can hold them."""
+        return c
+
+    def speed(self, u: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch dims *grid"] | None:
+        """How fast N carries things along each axis; None where it carries nothing."""
+        return None
+
+    def tendency(self, c: Complex[Tensor, "batch channel *modes"], t: float) -> Tensor | None:
+        """Coefficients of N(u, t) + s(t), or None."""
+        total = self.nonlinear(c, t)
+        if self.source is None:
+            return total
+        if callable(self.source):
+            field = self.source(t)
+            self.grid.check(field, "source", self.channels)
+            forced = self.basis.forward(field.to(c.real.dtype))
+        else:
+            forced = self.cast("source", c, self.basis.forward)
+        return forced.expand_as(c) if total is None else total + forced
+
+    def cast(self, name: str, like: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Any:
+        """Attribute ``name`` in the precision of a field or its coefficients; numbers as they are. What has no gradient is kept."""
+        value = getattr(self, name)
+        if not isinstance(value, Tensor):
+            return value
+        key = (name, like.dtype, like.device)
+        found = self._cache.get(key)
+        if found is None:
+            real = like.real.dtype if like.is_complex() else like.dtype
+            found = value.to(device=like.device, dtype=real)
+            found = found if change is None else change(found)
+            if not value.requires_grad:
+                self._cache[key] = found
+        return found
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a parameter of the equation wants a gradient."""
+        return any(isinstance(value, Tensor) and value.requires_grad for value in vars(self).values())
+
+    def symbol(self, basis: Spectral) -> tuple[Tensor, bool]:
+        """``linear`` as (batch or 1, channel or 1, *modes), False; or (batch or 1, *modes, channel, channel), True."""
+        symbol = self.linear(basis)
+        if symbol.ndim == self.grid.dims + 3:
+            return symbol.movedim((1, 2), (-2, -1)), True
+        return symbol.reshape(*[1] * (self.grid.dims + 2 - symbol.ndim), *symbol.shape), False
+
+    def rhs(self, u: Float[Tensor, "batch channel *grid"], t: float = 0.0) -> Float[Tensor, "batch channel *grid"]:
+        """u_t of a field, for the solvers of ``pdebook.diffeq`` and for residuals."""
+        self.grid.check(u, channels=self.channels)
+        whole = Spectral(self.grid)
+        c = self.prepare(whole.forward(u), whole)
+        symbol, matrix = self.symbol(whole)
+        linear = _times(_laid_out(symbol, matrix).to(device=c.device, dtype=c.dtype), c, matrix)
+        result = whole.inverse(linear)
+        kept = c[..., : self.basis.columns] * self.basis.constant("mask", c)
+        slope = self.tendency(kept, t)
+        return result if slope is None else result + self.basis.inverse(self.basis.constant("mask", c) * slope)
+
+    def courant(self, u: Float[Tensor, "batch channel *grid"], dt: float | int) -> Float[Tensor, " batch"]:
+        """max_x Σ_j |a_j| dt / h_j for each sample: explicit methods of fourth order bear about 1.3."""
+        a = self.speed(u)
+        if a is None:
+            return u.new_zeros(len(u))
+        h = torch.tensor(self.grid.spacing, dtype=u.dtype, device=u.device).reshape(-1, *[1] * self.grid.dims)
+        return (a.abs() / h).sum(1).flatten(1).amax(1) * dt
+
+
+def _laid_out(values: Tensor, matrix: bool) -> Tensor:
+    """The channels of a matrix symbol back in front of the modes."""
+    return values.movedim((-2, -1), (1, 2)) if matrix else values
+
+
+def _times(coefficient: Tensor, c: Tensor, matrix: bool) -> Tensor:
+    return (coefficient * c.unsqueeze(1)).sum(2) if matrix else coefficient * c
+
+
+def _add(total: Tensor, coefficient: Tensor, c: Tensor, matrix: bool, keep: bool = False) -> Tensor:
+    """total + coefficient c, in place unless ``total`` is needed again."""
+    if matrix:
+        return total + _times(coefficient, c, True) if keep else total.add_(_times(coefficient, c, True))
+    return torch.addcmul(total, coefficient, c) if keep else total.addcmul_(coefficient, c)
+
+
+class Stepper:
+    """Steps of one length for an equation: one step size and one time for the whole batch.
+
+    Coefficients are worked out in double precision on first use, and kept for each dtype and device unless a parameter of the
+    equation wants a gradient. Run under ``torch.no_grad()`` where no gradient is wanted.
+
+    Args:
+        equation: the equation.
+        dt: the step, positive.
+        method: a name of ``METHODS``, or a method.
+    Raises:
+        ValueError: an unknown method, or a step that is not positive and finite.
+    """
+
+    def __init__(self, equation: Semilinear, dt: float | int, method: str | Method = "etdrk4") -> None:
+        if not 0 < dt < math.inf:
+            raise ValueError(f"dt must be positive and finite, got {dt}")
+        if isinstance(method, str):
+            if method not in METHODS:
+                raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+            method = METHODS[method]
+        self.equation = equation
+        self.dt = float(dt)
+        self.method: Method = method
+        self._cache: dict[Any, Any] = {}
+
+    def step(
+        self, u: Float[Tensor, "batch channel *grid"], t: float | int = 0.0
+    ) -> Float[Tensor, "batch channel *grid"]:
+        """The field one step after time t; not checked for being finite."""
+        return self.rollout(u, 1, t=t, check=False)[:, 0]
+
+    def rollout(
+        self,
+        u: Float[Tensor, "batch channel *grid"],
+        steps: int,
+        every: int = 1,
+        *,
+        t: float | int = 0.0,
+        start: bool = False,
+        checkpoint: int = 0,
+        check: bool = True,
+    ) -> Float[Tensor, "batch times channel *grid"]:
+        """Fields after every so many steps.
+
+        Args:
+            u: start.
+            steps: number of steps; a multiple of ``every``.
+            every: steps between the fields that are returned.
+            t: time of the start.
+            start: whether to return the start too, as the first.
+            checkpoint: for gradients, recompute stretches of so many steps instead of storing them; 0 stores all.
+            check: whether to look for values that are not finite: before the first step, and, read once, after the last.
+        Raises:
+            ValueError: a field that does not fit the equation or is not finite, or counts that make no sense.
+            Diverged: a sample that stopped being finite; the message names step, time, samples and the start's Courant number.
+        """
+        equation = self.equation
+        equation.grid.check(u, channels=equation.channels)
+        if every < 1 or steps < 1 or steps % every:
+            raise ValueError(f"steps must be a positive multiple of every, got {steps} and {every}")
+        if checkpoint < 0:
+            raise ValueError(f"checkpoint must not be negative, got {checkpoint}")
+        if check:
+            _check_finite(u)
+        basis = equation.basis
+        whole = fourier.coefficients(u, equation.grid.dims)
+        whole = equation.prepare(whole, Spectral(equation.grid)) if self._prepares else whole
+        mask = basis.constant("mask", whole)
+        state = _State(whole[..., : basis.columns] * mask)
+        rest = self._rest(whole, mask, u.requires_grad, check)
+        good = torch.zeros(u.shape[:2], dtype=torch.int64, device=u.device) if check else None
+        fields = [u] if start else []
+        for done in range(0, steps, every):
+            for first in range(done, done + every, checkpoint or every):
+                count = min(checkpoint or every, done + every - first)
+                if checkpoint and torch.is_grad_enabled():
+                    state = recomputed(self._advance, state, first, count, float(t), good, use_reentrant=False)
+                else:
+                    state = self._advance(state, first, count, float(t), good)
+            if rest is None:
+                fields.append(basis.inverse(state.c))
+            else:
+                rest = _times(self._decay(every, rest), rest, self._matrix)
+                missing = rest.shape[-1] - basis.columns
+                fields.append(fourier.field(rest + torch.nn.functional.pad(state.c, (0, missing)), equation.grid.size))
+        result = torch.stack(fields, 1)
+        if good is not None:
+            self._raise(good, steps, float(t), u, result)
+        return result
+
+    @property
+    def _prepares(self) -> bool:
+        return type(self.equation).prepare is not Semilinear.prepare
+
+    @property
+    def _matrix(self) -> bool:
+        return self._kept("matrix", lambda: self.equation.symbol(self.equation.basis)[1])
+
+    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def _per_device(self, key: Any, like: Tensor, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, kept unless a gradient may run through it."""
+        if self.equation.requires_grad:
+            return make()
+        return self._kept((key, like.dtype, like.device), make)
+
+    def _rest(self, whole: Tensor, mask: Tensor, keep: bool, check: bool) -> Tensor | None:
+        """The modes outside the mask, or None if there are none or only rounding."""
+        if self.equation.basis.degree == 1:
+            return None
+        missing = whole.shape[-1] - mask.shape[-1]
+        rest = whole * (1 - torch.nn.functional.pad(mask, (0, missing)).to(whole.dtype))
+        if check and not keep:
+            level = 8 * torch.finfo(whole.real.dtype).eps
+            if bool(rest.detach().abs().max() <= level * whole.detach().abs().max()):
+                return None
+        return rest
+
+    def _z(self, basis: Spectral, like: Tensor) -> tuple[Tensor, bool]:
+        symbol, matrix = self.equation.symbol(basis)
+        return self.dt * symbol.to(like.device), matrix
+
+    def _decay(self, count: int, like: Tensor) -> Tensor:
+        """e^{count z} for all modes."""
+
+        def make() -> Tensor:
+            z, matrix = self._z(Spectral(self.equation.grid), like)
+            return _laid_out(etd.exponential(count * z, matrix), matrix).to(like.dtype)
+
+        return self._per_device(("decay", count), like, make)
+
+    def _coefficients(self, like: Tensor, starting: bool) -> Any:
+        """What multiplies states and slopes, masked; for a multistep method those of its start, if asked for."""
+        method = self.method
+        if starting and isinstance(method, imex.MultistepMethod):
+            method = method.start
+
+        def make() -> Any:
+            z, matrix = self._z(self.equation.basis, like)
+            mask = self.equation.basis.mask.to(like.device)
+
+            def ready(values: Tensor | None, masked: bool) -> Tensor | None:
+                if values is None:
+                    return None
+                values = _laid_out(values, matrix)
+                return (values * mask if masked else values).to(like.dtype)
+
+            if isinstance(method, imex.MultistepMethod):
+                states, slopes = method.coefficients(z, self.dt, matrix)
+                return [ready(value, False) for value in states], [ready(value, True) for value in slopes]
+            rows = method.rows(z, self.dt, matrix)
+            decays = {id(decay): ready(decay, False) for decay, _ in rows}
+            weights = {id(w): ready(w, True) for _, row in rows for w in row if w is not None}
+            return [(decays[id(decay)], [None if w is None else weights[id(w)] for w in row]) for decay, row in rows]
+
+        return self._per_device(("coefficients", starting), like, make)
+
+    def _advance(self, state: "_State", first: int, count: int, t: float, good: Tensor | None) -> "_State":
+        """``count`` steps from step number ``first`` on."""
+        for k in range(first, first + count):
+            state = self._one_step(state, t + k * self.dt)
+            if good is not None:
+                # A value that is not finite spreads to all modes in one step: the mean tells.
+                good += state.c.detach().flatten(2)[..., 0].isfinite()
+        return state
+
+    def _one_step(self, state: "_State", t: float) -> "_State":
+        method = self.method
+        if isinstance(method, imex.MultistepMethod):
+            slope = self.equation.tendency(state.c, t)
+            past = (_State.Entry(state.c, slope), *state.past)
+            if len(past) < len(method.slopes):
+                rows = self._coefficients(state.c, True)
+                return _State(self._rows(rows, method.start.nodes, state.c, t, slope), past)
+            states, slopes = self._coefficients(state.c, False)
+            new = _times(states[0], state.c, self._matrix)
+            for weight, entry in zip(states[1:], past[1:], strict=False):
+                new = _add(new, weight, entry.c, self._matrix)
+            for weight, entry in zip(slopes, past, strict=False):
+                if entry.slope is not None:
+                    new = _add(new, weight, entry.slope, self._matrix)
+            return _State(new, past[: len(method.slopes) - 1])
+        rows = self._coefficients(state.c, False)
+        return _State(self._rows(rows, method.nodes, state.c, t, self.equation.tendency(state.c, t)))
+
+    def _rows(self, rows: Any, nodes: Sequence[float], v: Tensor, t: float, slope: Tensor | None) -> Tensor:
+        """A step of a one-step method whose first slope is known."""
+        matrix = self._matrix
+        if slope is None:
+            return _times(rows[-1][0], v, matrix)
+        slopes: list[Any] = [slope]
+        products: dict[int, Tensor] = {}
+        uses = [id(decay) for decay, _ in rows]
+        y = v
+        for i, (decay, weights) in enumerate(rows):
+            if i:
+                slopes.append(self.equation.tendency(y, t + nodes[i - 1] * self.dt))
+            product = products.pop(id(decay), None)
+            if product is None:
+                product = _times(decay, v, matrix)
+            y = product
+            keep = id(decay) in uses[i + 1 :]
+            if keep:
+                products[id(decay)] = product
+            for weight, known in zip(weights, slopes, strict=True):
+                if weight is not None:
+                    y = _add(y, weight, known, matrix, keep)
+                    keep = False
+        return y
+
+    def _raise(self, good: Tensor, steps: int, t: float, u: Tensor, result: Tensor) -> None:
+        """Raise Diverged if a sample is not finite."""
+        finite = result[:, -1].detach().flatten(1).isfinite().all(1)
+        first_bad = torch.where(finite & (good.amin(1) == steps), 0, (good.amin(1) + 1).clamp(max=steps)).cpu()
+        bad = first_bad.nonzero().flatten().tolist()
+        if not bad:
+            return
+        step = int(first_bad[bad].min())
+        named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+        courant = self.equation.courant(u.detach(), self.dt)[bad].max()
+        hint = f"; the start's Courant number is {float(courant):.3g}" if courant > 0 else ""
+        raise Diverged(
+            f"{len(bad)} of {len(u)} samples stopped being finite (samples {named}), first in step {step}, which ends at "
+            f"t = {t + step * self.dt:.6g}; dt = {self.dt:g}{hint}",
+            first_bad,
+            result,
+        )
+
+
+class _State:
+    """Coefficients, and what a multistep method remembers: earlier coefficients with their slopes, newest first."""
+
+    class Entry:
+        """One memory."""
+
+        def __init__(self, c: Tensor, slope: Tensor | None) -> None:
+            self.c, self.slope = c, slope
+
+    def __init__(self, c: Tensor, past: "tuple[_State.Entry, ...]" = ()) -> None:
+        self.c, self.past = c, past
+
+
+def _check_finite(u: Tensor) -> None:
+    bad = (~u.detach().isfinite()).flatten(1).any(1)
+    if bool(bad.any()):
+        samples = bad.nonzero().flatten().tolist()
+        raise ValueError(f"u must be finite, samples {', '.join(map(str, samples[:8]))} are not")

@@ -6,4 +6,6 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 |---|---|
 | ``grid`` | uniform boxes: spacing, coordinates of cells, faces and nodes |
 | ``boundary`` | what stands beyond the walls: ghost cells of periodic, fixed, free, reflecting and open sides |
+| ``fields`` | Gaussian random fields of a given spectrum between any walls, series, solenoidal velocities, blobs, media |
+| ``starts``, ``poseidon_starts`` | the initial states of PDEBench and of Poseidon, seeded per sample |
 """

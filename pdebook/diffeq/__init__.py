@@ -9,6 +9,7 @@
 | ``symplectic``, ``reversible``, ``stochastic`` | leapfrog; reversible Heun; methods for stochastic equations |
 | ``controllers`` | fixed grids; PID control of the error, each trajectory with its own step |
 | ``adjoints`` | gradients: through the steps, with checkpoints, by a backward solve, by exact reversal |
+| ``recorders``, ``single_step`` | error, stiffness, snapshots and work of each step; one step by itself |
 | ``events`` | stopping where a function of the state is zero |
 | ``brownian`` | Brownian motion as a function of a seed |
 | ``paths``, ``signatures`` | controls from irregular data; log-signatures |

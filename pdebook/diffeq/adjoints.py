@@ -5,20 +5,19 @@ the continuous one, so its gradient is as good as its tolerance; ``reversible.Re
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pdebook.diffeq.adaptive import STATUS, search
 from pdebook.diffeq.controllers import PID
-from pdebook.diffeq.plan import Plan, StepInfo, gather, walk
+from pdebook.diffeq.plan import Plan, StepInfo, Watch, gather, walk
 from pdebook.diffeq.runge_kutta import Solver, Step
 from pdebook.diffeq.terms import SDE, Bound
-
-Visit = Callable[[int, StepInfo, Step], None]
 
 
 @runtime_checkable
@@ -29,7 +28,7 @@ class Adjoint(Protocol):
         """Whether a plan must be kept; asked once before an adaptive solve."""
 
     def run(
-        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, watch: Watch | None
     ) -> tuple[Tensor, Tensor | None]:
         """State at the end and saved states (batch, times, size), with gradients."""
 
@@ -68,16 +67,11 @@ class Direct(Differentiated):
     """Differentiate through the steps by autograd: exact for the discrete solution, memory grows with the number of steps."""
 
     def run(
-        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, watch: Watch | None
     ) -> tuple[Tensor, Tensor | None]:
         """Walk the plan; autograd records it."""
-        final, _, saved = walk(bound, solver, plan, y, visit=visit)
+        final, _, saved = walk(bound, solver, plan, y, visit=watch)
         return final, gather(saved, len(y), plan.saved, y) if plan.saved else None
-
-
-def _refuse(visit: Visit | None, name: str) -> None:
-    if visit is not None:
-        raise ValueError(f"record and dense need adjoint Direct; {name} does not keep the steps")
 
 
 def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> None:
@@ -137,31 +131,64 @@ class Checkpointed(Differentiated):
             raise ValueError(f"checkpoints must be at least 1, got {self.checkpoints}")
 
     def run(
-        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, watch: Watch | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Walk the plan without recording; the backward pass walks it again in pieces."""
-        _refuse(visit, "Checkpointed")
+        """Walk the plan without recording; the backward pass walks it again in pieces.
+
+        Raises:
+            ValueError: dense output.
+        """
+        if watch is not None and watch.dense:
+            raise ValueError("dense needs adjoint Direct; Checkpointed does not keep the steps")
         known = parameters(bound)
         if torch.is_grad_enabled():
             check_hidden(bound, y, plan.times[0], known)
         slots = self.checkpoints or max(1, math.ceil(math.log2(max(2, plan.steps))))
-        final, ys = _Checkpointed.apply(bound, solver, plan, slots, y, *known)
+        final, ys, *noted = _Checkpointed.apply(bound, solver, plan, slots, watch, y, *known)
+        if watch is not None:
+            # What the recorders returned without a gradient is replaced by the same with one.
+            remaining = iter(noted)
+            for i, row in enumerate(zip(*watch.records, strict=True)):
+                values, spec = tree_flatten(row)
+                with_gradient = [next(remaining) if _is_float(value) else value for value in values]
+                for entries, value in zip(watch.records, tree_unflatten(with_gradient, spec), strict=True):
+                    entries[i] = value
         return final, ys if plan.saved else None
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _floats(tree: Any) -> list[Tensor]:
+    """The tensors that may have a gradient in what recorders return."""
+    return [value for value in tree_flatten(tree)[0] if _is_float(value)]
 
 
 class _Checkpointed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, bound: Bound, solver: Solver, plan: Plan, slots: int, y: Tensor, *known: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.bound, ctx.solver, ctx.plan, ctx.slots = bound, solver, plan, slots
+        ctx: Any,
+        bound: Bound,
+        solver: Solver,
+        plan: Plan,
+        slots: int,
+        watch: Watch | None,
+        y: Tensor,
+        *known: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.bound, ctx.solver, ctx.plan, ctx.slots, ctx.watch = bound, solver, plan, slots, watch
         ctx.save_for_backward(y, *known)
-        final, _, saved = walk(bound, solver, plan, y)
-        return final, gather(saved, len(y), plan.saved, y)
+        final, _, saved = walk(bound, solver, plan, y, visit=watch)
+        rows = [] if watch is None else [_floats(row) for row in zip(*watch.records, strict=True)]
+        ctx.places = [0, *accumulate(len(row) for row in rows)]
+        # Recorders may return the state itself, which is no output yet: copies.
+        noted = [value.clone() for row in rows for value in row]
+        return final, gather(saved, len(y), plan.saved, y), *noted
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_final: Tensor, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_final: Tensor, grad_ys: Tensor, *grad_noted: Tensor) -> tuple[Tensor | None, ...]:
         y, *known = ctx.saved_tensors
         targets = leaves(known, ctx.bound)
         bound, plan, solver = substituted(ctx.bound, known, targets), ctx.plan, ctx.solver
@@ -184,9 +211,19 @@ class _Checkpointed(torch.autograd.Function):
             with torch.enable_grad():
                 inputs = [part.detach().requires_grad_() for part in state]
                 carry = None if i in plan.restarts else tuple(inputs[1:])
-                final, after, saved = walk(bound, solver, plan, inputs[0], carry=carry, first=i, last=i + 1)
+                noted: list[Tensor] = []
+
+                def look(_: int, info: StepInfo, step: Step) -> None:
+                    noted.extend(_floats(ctx.watch.look(info)))
+
+                visit = None if ctx.watch is None else look
+                final, after, saved = walk(
+                    bound, solver, plan, inputs[0], carry=carry, first=i, last=i + 1, visit=visit
+                )
                 assert after is not None
-                outputs, cotangents = [final, *after], list(grads)
+                outputs, cotangents = [final, *after, *noted], list(grads)
+                if visit is not None:
+                    cotangents += grad_noted[ctx.places[i] : ctx.places[i + 1]]
                 for rows, columns, values in saved:
                     outputs.append(values)
                     cotangents.append(grad_ys[rows, columns])
@@ -209,7 +246,7 @@ class _Checkpointed(torch.autograd.Function):
             start = y.detach().requires_grad_()
             carry = solver.start(bound, plan.times[0], start)
             (extra,) = collect(list(carry), grads[1:], [start])
-        return None, None, None, None, grads[0] + extra, *totals
+        return None, None, None, None, None, grads[0] + extra, *totals
 
 
 def split(steps: int, slots: int) -> int:
@@ -246,14 +283,15 @@ class Backsolve(Differentiated):
     max_steps: int = 4096
 
     def run(
-        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, watch: Watch | None
     ) -> tuple[Tensor, Tensor | None]:
         """Walk the plan without recording it.
 
         Raises:
             ValueError: a stochastic equation, a complex state, or a method without error estimate for the backward solve.
         """
-        _refuse(visit, "Backsolve")
+        if watch is not None:
+            raise ValueError("record and dense need adjoint Direct; Backsolve does not keep the steps")
         if isinstance(bound.term, SDE):
             raise ValueError(
                 "adjoint Backsolve is for ordinary equations; for stochastic ones use Reversible or Direct"

@@ -33,13 +33,14 @@ class DiagonallyImplicit(TableauMethod):
         k_i = f(t + c_i h, Y_i),   Y_i = y + h Σ_{j<i} a_ij k_j + h γ k_i
 
     Y_i is found by a chord Newton method: one Jacobian a step, dense up to ``dense_limit`` numbers and factored once, matrix-free
-    with GMRES above. A step whose Newton iteration fails is rejected, and repeated with a smaller h. Gradients go through the
-    solutions by the implicit function theorem, not through the iterations. The field must allow forward-mode differentiation.
+    with GMRES above. A step whose Newton iteration fails is rejected, and repeated with a smaller h; on a fixed grid its result is
+    NaN, so that the solve fails. Gradients go through the solutions by the implicit function theorem, not through the iterations.
+    The field must allow forward-mode differentiation.
 
     Args:
         tableau: coefficients with one diagonal value γ.
         dense_limit: largest state for a dense Jacobian.
-        max_iterations: most Newton iterations for a stage.
+        max_iterations: most Newton iterations for a stage; by default 10 where a smaller step can be tried, 50 on a fixed grid.
         rtol: relative tolerance of the state, of which each stage gets a hundredth; the step size controller's is taken over.
         atol: absolute tolerance, likewise.
     Raises:
@@ -48,14 +49,14 @@ class DiagonallyImplicit(TableauMethod):
     """
 
     dense_limit: int = 64
-    max_iterations: int = 10
+    max_iterations: int | None = None
     rtol: float | None = None
     atol: float | None = None
 
     def __post_init__(self) -> None:
         if not self.tableau.implicit:
             raise ValueError(f"tableau must be implicit, {self.tableau.name} is not; use RungeKutta")
-        if self.dense_limit < 0 or self.max_iterations < 1:
+        if self.dense_limit < 0 or (self.max_iterations is not None and self.max_iterations < 1):
             raise ValueError("dense_limit must not be negative and max_iterations at least 1")
 
     def adapted(self, tolerances: tuple[float, float]) -> "DiagonallyImplicit":
@@ -83,6 +84,7 @@ class DiagonallyImplicit(TableauMethod):
         estimate = None
         if self.adaptive:
             estimate = h * sum(e * k for e, k in zip(self.tableau.b_error, stages, strict=True) if e)
+        new = torch.where(ok[:, None], new, torch.nan)
         return Step(new, estimate, (stages[-1],), h * torch.stack(stages), ok)
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ class DiagonallyImplicit(TableauMethod):
                 stop="step",
                 atol=_NEWTON_SHARE,
                 norm=norm,
-                max_iterations=self.max_iterations,
+                max_iterations=self.max_iterations or (50 if self.rtol is None and self.atol is None else 10),
                 raise_on_failure=False,
             )
         fine = finite & (found.status == Status.CONVERGED)

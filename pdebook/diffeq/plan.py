@@ -5,6 +5,7 @@ A plan has no data-dependent branch left: walking it can be recorded by autograd
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class StepInfo:
         y1: flat state at the end.
         error: error estimate, or None.
         stages: the field at the stages, times the step: h k_i, (stages, batch, size).
+        solver: the method.
+        evaluations: calls of the field that the step took.
     """
 
     t0: Tensor
@@ -32,6 +35,47 @@ class StepInfo:
     y1: Tensor
     error: Tensor | None
     stages: Tensor
+    solver: Solver
+    evaluations: int
+
+    @property
+    def h(self) -> Tensor:
+        """The signed step, (batch,)."""
+        return self.t1 - self.t0
+
+    @property
+    def moved(self) -> Tensor:
+        """Which trajectories take this step, and do not rest, (batch,)."""
+        return self.t0 != self.t1
+
+
+Recorder = Callable[[StepInfo], Any]
+"""Called with each accepted step of the batch; what it returns is collected, differentiably."""
+
+
+class Watch:
+    """What is kept of a walk: what recorders return, and the steps themselves for dense output.
+
+    Attributes:
+        records: for each recorder the list of what it returned.
+        kept: the steps.
+    """
+
+    def __init__(self, recorders: tuple[Recorder, ...], dense: bool) -> None:
+        self.recorders, self.dense = recorders, dense
+        self.records: tuple[list[Any], ...] = tuple([] for _ in recorders)
+        self.kept: list[tuple[StepInfo, Step]] = []
+
+    def look(self, info: StepInfo) -> tuple[Any, ...]:
+        """What the recorders return for a step."""
+        return tuple(recorder(info) for recorder in self.recorders)
+
+    def __call__(self, _: int, info: StepInfo, step: Step) -> None:
+        """Keep what there is to keep of a step."""
+        for entries, value in zip(self.records, self.look(info), strict=True):
+            entries.append(value)
+        if self.dense:
+            self.kept.append((info, step))
 
 
 @dataclass(frozen=True)
@@ -110,12 +154,14 @@ def walk(
         t0, t1 = times[i], times[i + 1]
         if carry is None or i in plan.restarts:
             carry = solver.start(bound, t0, y)
+        before = bound.evaluations
         step = solver.step(bound, t0, t1, y, carry)
         if len(plan.rows[i]):
             values = solver.interpolate(step, y, t0, t1, plan.rows[i], plan.targets[i])
             saved.append((plan.rows[i], plan.columns[i], values))
         if visit is not None:
-            visit(i, StepInfo(t0, t1, y, step.y, step.error, step.stages), step)
+            used = bound.evaluations - before
+            visit(i, StepInfo(t0, t1, y, step.y, step.error, step.stages, solver, used), step)
         y, carry = step.y, step.carry
     return y, carry, saved
 

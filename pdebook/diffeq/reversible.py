@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdebook.diffeq.adjoints import Differentiated, Visit, check_hidden, leaves, parameters, substituted
-from pdebook.diffeq.plan import Plan, gather, walk
+from pdebook.diffeq.adjoints import Differentiated, check_hidden, leaves, parameters, substituted
+from pdebook.diffeq.plan import Plan, Watch, gather, walk
 from pdebook.diffeq.runge_kutta import Carry, Solver, Step, step_size
 from pdebook.diffeq.stochastic import increments, linear
 from pdebook.diffeq.symplectic import hermite
@@ -81,7 +81,7 @@ class Reversible(Differentiated):
     """
 
     def run(
-        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, visit: Visit | None
+        self, bound: Bound, solver: Solver, plan: Plan, y: Tensor, watch: Watch | None
     ) -> tuple[Tensor, Tensor | None]:
         """Walk the plan without recording it.
 
@@ -90,7 +90,7 @@ class Reversible(Differentiated):
         """
         if not isinstance(solver, ReversibleHeun):
             raise ValueError(f"adjoint Reversible needs solver ReversibleHeun, got {solver.name}")
-        if visit is not None or plan.restarts:
+        if watch is not None or plan.restarts:
             raise ValueError("record, dense and jumps need adjoint Direct; Reversible does not keep the steps")
         for i in range(plan.steps):
             if not bool((_at_end(plan, i) | (plan.targets[i] == plan.times[0, plan.rows[i]])).all()):

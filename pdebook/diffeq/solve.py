@@ -20,12 +20,9 @@ from pdebook.diffeq.dense import Dense
 from pdebook.diffeq.events import Event
 from pdebook.diffeq.implicit import DiagonallyImplicit
 from pdebook.diffeq.methods import solver_by_name
-from pdebook.diffeq.plan import Plan, StepInfo, plan_saves, walk
+from pdebook.diffeq.plan import Plan, Recorder, StepInfo, Watch, plan_saves, walk
 from pdebook.diffeq.runge_kutta import Solver, Step
 from pdebook.diffeq.terms import SDE, Bound, Layout, Term
-
-Recorder = Callable[[StepInfo], Any]
-"""Called with each accepted step of the batch; what it returns is collected, differentiably."""
 
 
 class SolveError(ArithmeticError):
@@ -114,7 +111,7 @@ def solve(
         adjoint: how gradients are formed; see ``adjoints``.
         args: further arguments of the term's functions. Tensors among them get gradients.
         event: stops a trajectory where a function of its state is zero; ``t`` says where.
-        record: functions that are shown every accepted step.
+        record: functions that are shown every accepted step; see ``recorders``.
         steps: whether to return the times of the steps.
         dense: whether to return the solution as a function of time; its memory grows with the number of steps.
         max_steps: most passes of an adaptive loop.
@@ -142,7 +139,7 @@ def solve(
             "controller must be Constant or Grid under torch.func.vmap: adaptive steps are batched natively, so give solve "
             "the whole batch as y0's first axis"
         )
-    start, end = (_times(value, name, layout) for value, name in ((t0, "t0"), (t1, "t1")))
+    start, end = (layout.times(value, name) for value, name in ((t0, "t0"), (t1, "t1")))
     saves = None if ts is None else _saves(ts, start, end, layout)
     flat = layout.flatten(y0)
     if not wrapped and not bool(flat.detach().isfinite().all()):
@@ -185,18 +182,10 @@ def solve(
             raise ValueError("event needs adaptive steps: controller must be PID")
         plan = plan_saves(controller.grid(start.cpu(), end.cpu()).to(layout.device), saves)
 
-    records: tuple[list[Any], ...] = tuple([] for _ in record)
-    kept: list[tuple[StepInfo, Step]] = []
-
-    def visit(_: int, info: StepInfo, step: Step) -> None:
-        for entries, recorder in zip(records, record, strict=True):
-            entries.append(recorder(info))
-        if dense:
-            kept.append((info, step))
-
+    watch = Watch(record, dense) if record or dense else None
     final, ys = (None, None) if found is None else (found.y, found.ys)
     if plan is not None:
-        final, ys = adjoint.run(bound, method, plan, flat, visit if record or dense else None)
+        final, ys = adjoint.run(bound, method, plan, flat, watch)
     assert final is not None
     # Also a field may be what vmap maps over.
     wrapped = wrapped or torch._C._functorch.is_functorch_wrapped_tensor(final)
@@ -213,8 +202,8 @@ def solve(
         status,
         statistics,
         plan.times if steps and plan is not None else None,
-        Dense(method, kept, layout) if dense else None,
-        records,
+        Dense(method, watch.kept, layout) if watch is not None and dense else None,
+        () if watch is None else watch.records,
     )
     if not wrapped and on_failure == "raise":
         _raise(solution, max_steps, lambda: _first_bad(bound, method, plan, flat))
@@ -234,16 +223,6 @@ def _first_bad(bound: Bound, solver: Solver, plan: Plan | None, y: Tensor) -> tu
     with torch.no_grad():
         walk(bound, solver, plan, y.detach(), visit=look)
     return place[0] if place else (plan.steps, float(plan.times[-1, 0]))
-
-
-def _times(value: Times, name: str, layout: Layout) -> Tensor:
-    """A time for each trajectory, float64, detached, on the state's device."""
-    times = torch.as_tensor(value, dtype=torch.float64).detach().to(layout.device)
-    if times.ndim > 1 or (times.ndim == 1 and len(times) != layout.batch):
-        raise ValueError(f"{name} must be a number or of shape ({layout.batch},), got shape {tuple(times.shape)}")
-    if not bool(times.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return times.expand(layout.batch).clone()
 
 
 def _saves(ts: Sequence[float] | Tensor, start: Tensor, end: Tensor, layout: Layout) -> Tensor:

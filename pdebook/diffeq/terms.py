@@ -77,6 +77,15 @@ class Layout:
             what = ", ".join(f"{getattr(p, 'dtype', type(p).__name__)} {tuple(getattr(p, 'shape', ()))}" for p in parts)
             raise ValueError(f"{name} must return {self.dtype} of shape {shapes}, as the state; got {what}")
 
+    def times(self, value: float | int | Tensor, name: str) -> Tensor:
+        """A time for each sample, (batch,), float64, detached, on the state's device; ValueError for another shape or not finite."""
+        times = torch.as_tensor(value, dtype=torch.float64).detach().to(self.device)
+        if times.ndim > 1 or (times.ndim == 1 and len(times) != self.batch):
+            raise ValueError(f"{name} must be a number or of shape ({self.batch},), got shape {tuple(times.shape)}")
+        if not bool(times.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got {value}")
+        return times.expand(self.batch).clone()
+
 
 @runtime_checkable
 class Term(Protocol):

@@ -282,7 +282,12 @@ def test_events_by_direction_and_none() -> None:
             {"solver": "reversible-heun", "controller": Constant(steps=3), "ts": [0.5, 1.0]},
             "saves at the ends of steps only",
         ),
-        (Checkpointed(), {"dense": True}, "record and dense need adjoint Direct"),
+        (Checkpointed(), {"dense": True}, "dense needs adjoint Direct"),
+        (
+            Reversible(),
+            {"solver": "reversible-heun", "controller": Constant(steps=3), "record": (lambda info: None,)},
+            "record, dense and jumps need adjoint Direct",
+        ),
         (Backsolve(), {"record": (lambda info: None,)}, "record and dense need adjoint Direct"),
         (
             Backsolve(),

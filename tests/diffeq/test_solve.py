@@ -470,3 +470,9 @@ def test_a_tolerance_below_rounding_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch.testing.assert_close(solve(field, torch.zeros(1, 2), 0.0, 0.01).ys, y, rtol=1e-4, atol=1e-6)
+
+
+def test_a_failed_newton_iteration_is_not_passed_over_on_a_fixed_grid() -> None:
+    # Y = 1 + 3 Y² has no real solution.
+    with pytest.raises(SolveError, match="stopped being finite"):
+        solve(ODE(explodes), torch.ones(1, 1).double(), 0.0, 3.0, solver="implicit-euler", controller=Constant(steps=1))

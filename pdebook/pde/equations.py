@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Number, Semilinear, parameter
+from pdebook.pde.semilinear import Number, Semilinear
 from pdebook.pde.spectral import Spectral
 
 __all__ = [
@@ -53,21 +53,19 @@ class Advection(Semilinear):
         **options: Any,
     ) -> None:
         super().__init__(grid, channels, **options)
-        parts = velocity if isinstance(velocity, (list, tuple)) else [velocity] * grid.dims
+        parts = [velocity] * grid.dims if isinstance(velocity, (float, int, Tensor)) else list(velocity)
         if len(parts) != grid.dims:
             raise ValueError(f"velocity must be one or {grid.dims}, one for each axis, got {len(parts)}")
-        self.velocity = [parameter(part, "velocity", grid.dims) for part in parts]
-        self.diffusivity = parameter(diffusivity, "diffusivity", grid.dims, nonnegative=True)
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether a parameter wants a gradient."""
-        return super().requires_grad or any(isinstance(a, Tensor) and a.requires_grad for a in self.velocity)
+        for axis, part in enumerate(parts):
+            self.add(f"velocity[{axis}]", part)
+        self.add("diffusivity", diffusivity, nonnegative=True)
 
     def linear(self, basis: Spectral) -> Tensor:
         """-i a·k - ν|k|²."""
-        carried = sum(a * ik for a, ik in zip(self.velocity, basis.gradient_symbol, strict=True))
-        return self.diffusivity * basis.laplacian_symbol - carried
+        symbol = self.parameters["diffusivity"] * basis.laplacian_symbol
+        for axis, ik in enumerate(basis.gradient_symbol):
+            symbol = symbol - self.parameters[f"velocity[{axis}]"] * ik
+        return symbol
 
 
 class Diffusion(Semilinear):
@@ -84,11 +82,11 @@ class Diffusion(Semilinear):
 
     def __init__(self, grid: Grid, diffusivity: Number = 1.0, *, channels: int = 1, **options: Any) -> None:
         super().__init__(grid, channels, **options)
-        self.diffusivity = parameter(diffusivity, "diffusivity", grid.dims, nonnegative=True)
+        self.add("diffusivity", diffusivity, nonnegative=True)
 
     def linear(self, basis: Spectral) -> Tensor:
         """-ν|k|²."""
-        return self.diffusivity * basis.laplacian_symbol
+        return self.parameters["diffusivity"] * basis.laplacian_symbol
 
 
 class _Convection(Semilinear):
@@ -96,24 +94,20 @@ class _Convection(Semilinear):
 
     def __init__(self, grid: Grid, convection: Number, **options: Any) -> None:
         super().__init__(grid, grid.dims, degree=2, **options)
-        self.convection = parameter(convection, "convection", grid.dims)
+        self.add("convection", convection)
 
     def nonlinear(self, c: Tensor, t: float) -> Tensor:
         """-c (u·∇)u."""
         basis, ik = self.basis, self.basis.constant("gradient", c)
         scale = self.cast("convection", c)
         if self.grid.dims == 1:
-            u = basis.inverse(self._kept(c))
+            u = basis.inverse(c)
             return basis.forward(u * u) * (ik * (-0.5 * scale))
         d = self.grid.dims
-        kept = self._kept(c)
-        slopes = (ik * kept.unsqueeze(2)).flatten(1, 2)
-        fields = basis.inverse(torch.cat([kept, slopes], 1))
+        slopes = (ik * c.unsqueeze(2)).flatten(1, 2)
+        fields = basis.inverse(torch.cat([c, slopes], 1))
         u, slopes = fields[:, :d], fields[:, d:].unflatten(1, (d, d))
         return basis.forward((slopes * u.unsqueeze(1)).sum(2) * -scale)
-
-    def _kept(self, c: Tensor) -> Tensor:
-        return c
 
     def speed(self, u: Tensor) -> Tensor:
         """c u."""
@@ -136,11 +130,11 @@ class Burgers(_Convection):
 
     def __init__(self, grid: Grid, viscosity: Number = 0.01, **options: Any) -> None:
         super().__init__(grid, 1.0, **options)
-        self.viscosity = parameter(viscosity, "viscosity", grid.dims, nonnegative=True)
+        self.add("viscosity", viscosity, nonnegative=True)
 
     def linear(self, basis: Spectral) -> Tensor:
         """-ν|k|²."""
-        return self.viscosity * basis.laplacian_symbol
+        return self.parameters["viscosity"] * basis.laplacian_symbol
 
 
 class KortewegDeVries(_Convection):
@@ -167,19 +161,22 @@ class KortewegDeVries(_Convection):
         **options: Any,
     ) -> None:
         super().__init__(grid, convection, **options)
-        self.dispersion = parameter(dispersion, "dispersion", grid.dims)
-        self.hyperdiffusion = parameter(hyperdiffusion, "hyperdiffusion", grid.dims, nonnegative=True)
+        self.add("dispersion", dispersion)
+        self.add("hyperdiffusion", hyperdiffusion, nonnegative=True)
 
     def linear(self, basis: Spectral) -> Tensor:
         """-δ Σ (i k_j)³ - μ Σ k_j⁴."""
+        dims = basis.grid.dims
         third, fourth = (
-            sum(
-                basis.derivative_symbol([order * (axis == other) for other in range(basis.grid.dims)])
-                for axis in range(basis.grid.dims)
-            )
+            torch.stack(
+                [
+                    basis.derivative_symbol([order * (a == b) for b in range(dims)]).expand(basis.modes)
+                    for a in range(dims)
+                ]
+            ).sum(0)
             for order in (3, 4)
         )
-        return -(self.dispersion * third) - self.hyperdiffusion * fourth
+        return -(self.parameters["dispersion"] * third) - self.parameters["hyperdiffusion"] * fourth
 
 
 class KuramotoSivashinsky(Semilinear):
@@ -188,8 +185,8 @@ class KuramotoSivashinsky(Semilinear):
         "gradient":    u_t + |∇u|²/2 + Δu + Δ²u = 0
         "convection":  u_t + u u_x + u_xx + u_xxxx = 0,  one dimension: the slope of the former
 
-    One channel. Chaotic from lengths of about 22 on (leading Lyapunov exponent 0.05 there, 0.09 at 32π). In the first form the mean sinks
-    without bound, and nothing depends on it: it is held at its start.
+    One channel. Chaotic from lengths of about 22 on (leading Lyapunov exponent 0.05 there, 0.09 at 32π). In the first form the
+    mean sinks without bound, and nothing depends on it: it is held at its start.
 
     Args:
         grid: periodic grid.
@@ -250,33 +247,23 @@ class ReactionDiffusion(Semilinear):
     ) -> None:
         channels = len(diffusivity)
         super().__init__(grid, channels, degree=degree, **options)
-        self._diffusivity = [parameter(d, "diffusivity", grid.dims, nonnegative=True) for d in diffusivity]
         rows = exchange or [[0.0] * channels] * channels
-        self._exchange = [[parameter(a, "exchange", grid.dims) for a in row] for row in rows]
-        self._coupled = any(
-            isinstance(a, Tensor) or a != 0 for i, row in enumerate(self._exchange) for j, a in enumerate(row) if i != j
-        )
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether a parameter wants a gradient."""
-        numbers = [*self._diffusivity, *(a for row in self._exchange for a in row)]
-        return super().requires_grad or any(isinstance(a, Tensor) and a.requires_grad for a in numbers)
+        for i, (d, row) in enumerate(zip(diffusivity, rows, strict=True)):
+            self.add(f"diffusivity[{i}]", d, nonnegative=True)
+            for j, a in enumerate(row):
+                self.add(f"exchange[{i}][{j}]", a)
 
     def linear(self, basis: Spectral) -> Tensor:
         """A - D|k|²: a number for each channel and mode, or a matrix for each mode if A couples channels."""
+        p, count = self.parameters, self.channels
         zero = torch.zeros(1, 1, *basis.modes, dtype=torch.float64)
-        diagonal = [
-            zero + d * basis.laplacian_symbol + row[i]
-            for i, (d, row) in enumerate(zip(self._diffusivity, self._exchange, strict=True))
-        ]
-        if not self._coupled:
-            return _stacked(diagonal)
-        rows = [
-            _stacked([diagonal[i] if i == j else zero + a for j, a in enumerate(row)]).unsqueeze(1)
-            for i, row in enumerate(self._exchange)
-        ]
-        return _stacked(rows)
+        rows = [[zero + p[f"exchange[{i}][{j}]"] for j in range(count)] for i in range(count)]
+        for i, row in enumerate(rows):
+            row[i] = row[i] + p[f"diffusivity[{i}]"] * basis.laplacian_symbol
+        others = [p[f"exchange[{i}][{j}]"] for i in range(count) for j in range(count) if i != j]
+        if all(isinstance(a, float) and a == 0 for a in others):
+            return _stacked([row[i] for i, row in enumerate(rows)])
+        return _stacked([_stacked(row).unsqueeze(1) for row in rows])
 
     def nonlinear(self, c: Tensor, t: float) -> Tensor:
         """R, worked out on the grid."""
@@ -309,7 +296,7 @@ class AllenCahn(ReactionDiffusion):
 
     def __init__(self, grid: Grid, diffusivity: Number = 1e-3, rate: Number = 1.0, **options: Any) -> None:
         super().__init__(grid, [diffusivity], [[rate]], degree=3, **options)
-        self.rate = parameter(rate, "rate", grid.dims)
+        self.add("rate", rate)
 
     def reaction(self, u: Tensor) -> Tensor:
         """-r u³."""
@@ -332,7 +319,7 @@ class FisherKPP(ReactionDiffusion):
 
     def __init__(self, grid: Grid, diffusivity: Number = 1.0, rate: Number = 1.0, **options: Any) -> None:
         super().__init__(grid, [diffusivity], [[rate]], degree=2, **options)
-        self.rate = parameter(rate, "rate", grid.dims)
+        self.add("rate", rate)
 
     def reaction(self, u: Tensor) -> Tensor:
         """-ρ u²."""
@@ -358,7 +345,7 @@ class FitzHughNagumo(ReactionDiffusion):
         if len(diffusivity) != 2:
             raise ValueError(f"diffusivity must hold 2 numbers, got {len(diffusivity)}")
         super().__init__(grid, diffusivity, [[1.0, -1.0], [1.0, -1.0]], degree=3, **options)
-        self.threshold = parameter(threshold, "threshold", grid.dims)
+        self.add("threshold", threshold)
 
     def reaction(self, u: Tensor) -> Tensor:
         """(-u³ - k, 0)."""
@@ -392,8 +379,8 @@ class GrayScott(ReactionDiffusion):
             raise ValueError(f"diffusivity must hold 2 numbers, got {len(diffusivity)}")
         decay = [[-feed, 0.0], [0.0, -(feed + kill)]]
         super().__init__(grid, diffusivity, decay, degree=3, **options)
-        self.feed = parameter(feed, "feed", grid.dims, nonnegative=True)
-        self.kill = parameter(kill, "kill", grid.dims)
+        self.add("feed", feed, nonnegative=True)
+        self.add("kill", kill)
 
     def reaction(self, u: Tensor) -> Tensor:
         """(F - u v², u v²)."""

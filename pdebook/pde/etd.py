@@ -4,9 +4,9 @@ A step from v is rows, the last of which is the step's result; the first slope i
 
     u_i = e^{c_i z} v + h Σ_{j<i} a_ij(z) N_j,    N_i = N(u_i, t + c_i h),
 
-where the a_ij are sums of φ_k(s z), φ_0 = exp, φ_k(y) = (φ_{k-1}(y) - 1/(k-1)!)/y. Near y = 0 the formulas lose all digits, so a function
-is evaluated as its mean over a circle around z (Kassam and Trefethen). z may be a number for each mode, or a small matrix that
-couples channels.
+where the a_ij are sums of φ_k(s z), φ_0 = exp, φ_k(y) = (φ_{k-1}(y) - 1/(k-1)!)/y. Near y = 0 the formulas lose all digits, so
+a function is evaluated as its mean over a circle around z (Kassam and Trefethen, SIAM J. Sci. Comput. 26, 2005). z may be a
+number for each mode, or a small matrix that couples channels.
 """
 
 import cmath

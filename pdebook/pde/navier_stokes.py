@@ -1,4 +1,4 @@
-"""Incompressible flow on periodic grids: the vorticity equation of the plane, and the velocity equation in two and three dimensions."""
+"""Incompressible flow on periodic grids: the vorticity equation of the plane, the velocity equation in two and three dimensions."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Number, Semilinear, parameter
+from pdebook.pde.semilinear import Number, Semilinear
 from pdebook.pde.spectral import Spectral
 
 __all__ = ["NavierStokes", "Vorticity", "kolmogorov"]
@@ -47,9 +47,9 @@ class Vorticity(Semilinear):
         if grid.dims != 2:
             raise ValueError(f"grid must have two dimensions, got {grid.size}; see NavierStokes for three")
         super().__init__(grid, 1, degree=2, **options)
-        self.viscosity = parameter(viscosity, "viscosity", 2, nonnegative=True)
-        self.drag = parameter(drag, "drag", 2)
-        self.beta = parameter(beta, "beta", 2)
+        self.add("viscosity", viscosity, nonnegative=True)
+        self.add("drag", drag)
+        self.add("beta", beta)
         self.dissipation = dissipation
         ik, stream = self.basis.gradient_symbol, self.basis.inverse_laplacian_symbol
         # (-u, -v, ω_x, ω_y) of ω: the signs give -u·∇ω by two products.
@@ -57,24 +57,23 @@ class Vorticity(Semilinear):
 
     def linear(self, basis: Spectral) -> Tensor:
         """-ν|k|² - α + iβ k_x/|k|²."""
-        symbol = self.viscosity * basis.laplacian_symbol - self.drag
+        p = self.parameters
+        symbol = p["viscosity"] * basis.laplacian_symbol - p["drag"]
         if self.dissipation is not None:
             symbol = symbol - self.dissipation(-basis.laplacian_symbol)
-        if isinstance(self.beta, Tensor) or self.beta:
-            symbol = symbol - self.beta * basis.gradient_symbol[0] * basis.inverse_laplacian_symbol
+        if isinstance(p["beta"], Tensor) or p["beta"]:
+            symbol = symbol - p["beta"] * basis.gradient_symbol[0] * basis.inverse_laplacian_symbol
         return symbol
 
     def nonlinear(self, c: Tensor, t: float) -> Tensor:
         """-u·∇ω: four inverse transforms at once, one forward."""
-        symbols = self._symbols(c)
-        f = self.basis.inverse(symbols * c)
-        product = f[:, 0:1] * f[:, 2:3]
-        return self.basis.forward(product.addcmul_(f[:, 1:2], f[:, 3:4]))
+        u, v, slope_x, slope_y = self.basis.fields(self._symbols(c), c)
+        return self.basis.forward(torch.addcmul(u * slope_x, v, slope_y))
 
     def _symbols(self, like: Tensor) -> Tensor:
         key = ("fields", like.dtype, like.device)
         if key not in self._cache:
-            self._cache[key] = self._fields.to(device=like.device, dtype=like.dtype)
+            self._cache[key] = self.basis.arranged(self._fields.to(device=like.device, dtype=like.dtype))
         return self._cache[key]
 
     def speed(self, u: Float[Tensor, "batch 1 x y"]) -> Float[Tensor, "batch 2 x y"]:
@@ -87,8 +86,8 @@ class NavierStokes(Semilinear):
 
         u_t + (u·∇)u = -∇p + ν Δu - α u + s,    ∇·u = 0
 
-    A channel for each axis. The pressure is the projection's part: N = P(u × ω), P of ``Spectral.leray``. A start and a source that are not free of
-    divergence are projected first. The mean velocity is free.
+    A channel for each axis. The pressure is what the projection takes away: N = P(u × ω), P of ``Spectral.leray``. A start and
+    a source that are not free of divergence are projected first. The mean velocity is free.
 
     Args:
         grid: periodic grid of two or three dimensions.
@@ -102,12 +101,12 @@ class NavierStokes(Semilinear):
         if grid.dims == 1:
             raise ValueError(f"grid must have two or three dimensions, got {grid.size}")
         super().__init__(grid, grid.dims, degree=2, **options)
-        self.viscosity = parameter(viscosity, "viscosity", grid.dims, nonnegative=True)
-        self.drag = parameter(drag, "drag", grid.dims)
+        self.add("viscosity", viscosity, nonnegative=True)
+        self.add("drag", drag)
 
     def linear(self, basis: Spectral) -> Tensor:
         """-ν|k|² - α."""
-        return self.viscosity * basis.laplacian_symbol - self.drag
+        return self.parameters["viscosity"] * basis.laplacian_symbol - self.parameters["drag"]
 
     def prepare(self, c: Tensor, basis: Spectral) -> Tensor:
         """The divergence-free part."""

@@ -2,7 +2,8 @@
 
 Fields are values at the nodes of a periodic ``Grid``, (batch, channel, *grid). ``Spectral`` works on coefficients as
 ``pdebook.fourier`` lays them out, but keeps of the last axis only the columns up to the largest mode that the dealiasing mask
-lets through: the others take part in no product, and a third of all work is saved.
+lets through: the others take part in no product, and a third of all work is saved. In memory the columns come first, as the
+transforms along the other axes leave them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ from pdebook import fourier
 from pdebook.pde.grid import Grid
 
 __all__ = ["Spectral"]
+
+_ONE_BY_ONE = 1 << 14
+"""Number of coefficients from which on fields are transformed one by one on a CPU: measured."""
 
 
 class Spectral:
@@ -75,8 +79,23 @@ class Spectral:
         if found is None:
             exact = self._exact(name)
             dtype = exact.dtype if name == "mask" else like.dtype
-            found = self._cast[key] = exact.to(device=like.device, dtype=dtype)
+            found = self._cast[key] = self.arranged(exact.to(device=like.device, dtype=dtype))
         return found
+
+    def arranged(self, c: Tensor) -> Tensor:
+        """The same numbers, in memory as transforms leave coefficients: what is multiplied goes through memory alike."""
+        return c.movedim(-1, -self.grid.dims).contiguous().movedim(-self.grid.dims, -1)
+
+    def fields(
+        self, symbols: Complex[Tensor, "count *modes"], c: Complex[Tensor, "batch 1 *modes"]
+    ) -> Sequence[Tensor]:
+        """The fields (batch, 1, *grid) whose coefficients are those of c times each symbol.
+
+        One transform makes all, but on a CPU where they would leave the caches: there one follows the other.
+        """
+        if c.device.type == "cpu" and c.numel() > _ONE_BY_ONE:
+            return [self.inverse(symbol * c) for symbol in symbols]
+        return self.inverse(symbols * c).split(1, 1)
 
     def _exact(self, name: str) -> Tensor:
         """The symbol in double precision."""
@@ -152,7 +171,7 @@ class Spectral:
         return self._apply(u, self.grid.dims, self.vorticity_of)
 
     def velocity(self, vorticity: Float[Tensor, "batch _ *grid"]) -> Float[Tensor, "batch dims *grid"]:
-        """The divergence-free velocity of mean zero that has this vorticity: (∂ψ/∂y, -∂ψ/∂x), -Δψ = ω; ∇ × (-Δ)⁻¹ω in three dimensions."""
+        """The divergence-free velocity of mean zero with this vorticity: (∂ψ/∂y, -∂ψ/∂x), -Δψ = ω; in three dimensions ∇ × (-Δ)⁻¹ω."""
         self._several("velocity")
         return self._apply(vorticity, 1 if self.grid.dims == 2 else 3, self.velocity_of)
 

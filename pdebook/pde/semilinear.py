@@ -12,7 +12,7 @@ from copy import copy
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
@@ -189,7 +189,7 @@ class Semilinear(ABC):
             return symbol.movedim((1, 2), (-2, -1)), True
         return symbol.reshape(*[1] * (self.grid.dims + 2 - symbol.ndim), *symbol.shape), False
 
-    def rhs(self, u: Float[Tensor, "batch channel *grid"], t: float = 0.0) -> Float[Tensor, "batch channel *grid"]:
+    def rhs(self, u: Shaped[Tensor, "..."], t: float = 0.0) -> Float[Tensor, "batch channel *grid"]:
         """u_t of a field, for the solvers of ``pdebook.diffeq`` and for residuals."""
         self.grid.check(u, channels=self.channels)
         whole = Spectral(self.grid)
@@ -256,15 +256,13 @@ class Stepper:
         self.method: Method = method
         self._cache: dict[Any, Any] = {}
 
-    def step(
-        self, u: Float[Tensor, "batch channel *grid"], t: float | int = 0.0
-    ) -> Float[Tensor, "batch channel *grid"]:
+    def step(self, u: Shaped[Tensor, "..."], t: float | int = 0.0) -> Float[Tensor, "batch channel *grid"]:
         """The field one step after time t; not checked for being finite."""
         return self.rollout(u, 1, t=t, check=False)[:, 0]
 
     def rollout(
         self,
-        u: Float[Tensor, "batch channel *grid"],
+        u: Shaped[Tensor, "..."],
         steps: int,
         every: int = 1,
         *,

@@ -9,7 +9,7 @@ transforms along the other axes leave them.
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Shaped
 from torch import Tensor
 
 from pdebook import fourier
@@ -134,52 +134,52 @@ class Spectral:
         self.grid.check(u, channels=channels)
         return self.inverse(symbol(self.forward(u)))
 
-    def derivative(self, u: Float[Tensor, "batch channel *grid"], orders: Sequence[int]) -> Float[Tensor, "..."]:
+    def derivative(self, u: Shaped[Tensor, "..."], orders: Sequence[int]) -> Float[Tensor, "..."]:
         """The derivative of order ``orders[j]`` along axis j."""
         symbol = self.derivative_symbol(orders)
         return self._apply(u, None, lambda c: symbol.to(device=c.device, dtype=c.dtype) * c)
 
-    def gradient(self, u: Float[Tensor, "batch 1 *grid"]) -> Float[Tensor, "batch dims *grid"]:
+    def gradient(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch dims *grid"]:
         """∇u."""
         return self._apply(u, 1, lambda c: self.constant("gradient", c) * c)
 
-    def jacobian(self, u: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch channel dims *grid"]:
+    def jacobian(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch channel dims *grid"]:
         """∂u_i / ∂x_j at [:, i, j]."""
         return self._apply(u, None, lambda c: self.constant("gradient", c) * c.unsqueeze(2))
 
-    def divergence(self, u: Float[Tensor, "batch dims *grid"]) -> Float[Tensor, "batch 1 *grid"]:
+    def divergence(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch 1 *grid"]:
         """∇·u."""
         return self._apply(u, self.grid.dims, lambda c: self.divergence_of(c))
 
-    def laplacian(self, u: Float[Tensor, "batch channel *grid"], power: int = 1) -> Float[Tensor, "..."]:
+    def laplacian(self, u: Shaped[Tensor, "..."], power: int = 1) -> Float[Tensor, "..."]:
         """Δᵖu, p >= 1."""
         if power < 1:
             raise ValueError(f"power must be at least 1, got {power}; see inverse_laplacian")
         return self._apply(u, None, lambda c: self.constant("laplacian", c) ** power * c)
 
-    def inverse_laplacian(self, f: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch channel *grid"]:
+    def inverse_laplacian(self, f: Shaped[Tensor, "..."]) -> Float[Tensor, "batch channel *grid"]:
         """The u of mean zero with Δu = f - mean(f)."""
         return self._apply(f, None, lambda c: self.constant("inverse laplacian", c) * c)
 
-    def leray(self, u: Float[Tensor, "batch dims *grid"]) -> Float[Tensor, "batch dims *grid"]:
+    def leray(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch dims *grid"]:
         """The divergence-free part u - ∇Δ⁻¹∇·u; its mean is that of u."""
         return self._apply(u, self.grid.dims, self.leray_of)
 
-    def vorticity(self, u: Float[Tensor, "batch dims *grid"]) -> Float[Tensor, "batch _ *grid"]:
+    def vorticity(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch _ *grid"]:
         """∇ × u: in two dimensions ∂v/∂x - ∂u/∂y, one channel; in three, three."""
         self._several("vorticity")
         return self._apply(u, self.grid.dims, self.vorticity_of)
 
-    def velocity(self, vorticity: Float[Tensor, "batch _ *grid"]) -> Float[Tensor, "batch dims *grid"]:
+    def velocity(self, vorticity: Shaped[Tensor, "..."]) -> Float[Tensor, "batch dims *grid"]:
         """The divergence-free velocity of mean zero with this vorticity: (∂ψ/∂y, -∂ψ/∂x), -Δψ = ω; in three dimensions ∇ × (-Δ)⁻¹ω."""
         self._several("velocity")
         return self._apply(vorticity, 1 if self.grid.dims == 2 else 3, self.velocity_of)
 
-    def stream(self, vorticity: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch channel *grid"]:
+    def stream(self, vorticity: Shaped[Tensor, "..."]) -> Float[Tensor, "batch channel *grid"]:
         """The stream function (vector potential in three dimensions) of mean zero: -Δψ = ω."""
         return -self.inverse_laplacian(vorticity)
 
-    def truncate(self, u: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, "batch channel *grid"]:
+    def truncate(self, u: Shaped[Tensor, "..."]) -> Float[Tensor, "batch channel *grid"]:
         """The field without the modes outside ``mask``."""
         return self._apply(u, None, lambda c: self.constant("mask", c) * c)
 

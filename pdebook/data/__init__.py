@@ -3,4 +3,5 @@
 | module | holds |
 |---|---|
 | ``digits`` | scikit-learn's 8x8 handwritten digits: normalised, split, up-sampled |
+| ``trajectories`` | windows and all-to-all pairs of trajectories, in memory or in files; batches as functions of (seed, step) |
 """

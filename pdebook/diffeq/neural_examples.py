@@ -234,7 +234,7 @@ def _latent_sdes(seed: int) -> nn.ModuleDict:
     return nn.ModuleDict({name: initialised(lambda: LatentSDE(1), seed) for name in ("full", "without_kl")})
 
 
-def make_latent_sde(seed: int = 0, *, steps: int = 1500) -> weights.Made:
+def make_latent_sde(seed: int = 0, *, steps: int = 800) -> weights.Made:
     """Train twice on the same fresh series, 128 at a time, with the KL and without: Adam with 1e-2, warm-up 50, clip 10, EMA 0.99.
 
     Returns:

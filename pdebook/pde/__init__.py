@@ -8,4 +8,5 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``boundary`` | what stands beyond the walls: ghost cells of periodic, fixed, free, reflecting and open sides |
 | ``fields`` | Gaussian random fields of a given spectrum between any walls, series, solenoidal velocities, blobs, media |
 | ``starts``, ``poseidon_starts`` | the initial states of PDEBench and of Poseidon, seeded per sample |
+| ``file_layouts``, ``files``, ``file_writer`` | the benchmarks' files: layouts as data, lazy reading, atomic and resumable writing |
 """

@@ -54,8 +54,8 @@ def _ratio(error: Tensor, size: Tensor, eps: float, mean: bool) -> Tensor:
 
 
 def relative_lp(
-    prediction: Float[Tensor, "*shape"],
-    target: Float[Tensor, "*shape"],
+    prediction: Float[Tensor, "..."],
+    target: Float[Tensor, "..."],
     *,
     dims: int,
     p: float | int = 2,
@@ -116,8 +116,8 @@ def _gradient(u: Tensor, dims: int, lengths: Sequence[float], method: str, perio
 
 
 def relative_h1(
-    prediction: Float[Tensor, "*shape"],
-    target: Float[Tensor, "*shape"],
+    prediction: Float[Tensor, "..."],
+    target: Float[Tensor, "..."],
     *,
     dims: int,
     length: Length = 1.0,
@@ -206,8 +206,8 @@ def sobolev(
 
 
 def relative_sobolev(
-    prediction: Float[Tensor, "*shape"],
-    target: Float[Tensor, "*shape"],
+    prediction: Float[Tensor, "..."],
+    target: Float[Tensor, "..."],
     order: float | int,
     *,
     dims: int,

@@ -72,7 +72,7 @@ class FieldMetrics:
         self._largest: Tensor | None = None
 
     @torch.no_grad()
-    def update(self, prediction: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *rest"]) -> "FieldMetrics":
+    def update(self, prediction: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> "FieldMetrics":
         """Take a batch; returns the metrics."""
         if prediction.shape != target.shape or target.ndim < self.dims + 1:
             raise ValueError(
@@ -161,7 +161,7 @@ def _shell_sums(power: Tensor, index: Tensor, dims: int, count: int) -> Tensor:
 
 
 def correlation(
-    prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], *, dims: int
+    prediction: Float[Tensor, "..."], target: Float[Tensor, "..."], *, dims: int
 ) -> Float[Tensor, "*batch"]:
     """Pearson's correlation over the grid: of what is left when each field's mean is taken away.
 
@@ -178,7 +178,7 @@ def correlation(
 
 
 def crossing_time(
-    values: Float[Tensor, "*batch times"], times: Float[Tensor, " times"], threshold: float | int, *, below: bool = True
+    values: Float[Tensor, "*batch _"], times: Float[Tensor, "..."], threshold: float | int, *, below: bool = True
 ) -> Float[Tensor, "*batch"]:
     """The first time at which a value lies below (or above) a threshold, or is not a number; the last time if none does.
 

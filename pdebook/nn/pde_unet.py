@@ -172,7 +172,7 @@ class Upsample(nn.Module):
 
     Args:
         dims: axes of the grid.
-        kind: "nearest", "linear", or "cubic" (Keys' kernel with a = -3/4, PyTorch's).
+        kind: "nearest", "linear", or "cubic" (Keys' kernel with PyTorch's a = -3/4, of order 1).
         mode: "circular" or "replicate".
     Raises:
         ValueError: arguments out of range.

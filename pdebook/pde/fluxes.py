@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pdebook.pde.laws import Fluid, Law, Scalar, harten_hyman
+from pdebook.pde.fluids import Fluid
+from pdebook.pde.laws import Law, Scalar, harten_hyman
 
 __all__ = ["FLUXES", "HLL", "HLLC", "SPEEDS", "Flux", "Godunov", "Roe", "Rusanov", "davis", "einfeldt"]
 

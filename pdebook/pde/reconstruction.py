@@ -175,7 +175,8 @@ class Weno5Z:
     """Fifth order where the field is smooth: three parabolas, weighted by how smooth each is.
 
     With Jiang and Shu's indicators β_k and τ = |β_0 - β_2|, the weights are d_k (1 + (τ/(β_k + ετ))²), normalised,
-    d = (1/10, 6/10, 3/10); ε, the rounding unit, keeps them finite where β_k vanishes. Face values may leave the range of their neighbours.
+    d = (1/10, 6/10, 3/10); ε, the rounding unit, keeps them finite where β_k vanishes. Face values may leave the range of their
+    neighbours.
 
     Source: Borges, Carmona, Costa and Don 2008.
     """

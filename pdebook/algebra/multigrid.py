@@ -192,6 +192,9 @@ class Multigrid:
             self.levels.append(self.levels[-1].coarser())
         # Cells without neighbours have an empty row.
         self._inverses = [torch.where(a.diagonal > 0, 1 / a.diagonal, 0.0) for a in self.levels]
+        # and no correction may enter them from the coarse level.
+        rows = [a.diagonal > 0 for a in self.levels]
+        self._rows = [None if bool(row.all()) else row for row in rows]
         self._coarse_inverse = _pseudo_inverse(self.levels[-1])
 
     def _smooth(self, level: int, u: Tensor | None, f: Tensor) -> Tensor:
@@ -220,7 +223,8 @@ class Multigrid:
         coarse = self._visit(level + 1, below)
         if self.cycle == "W" and level < len(self.levels) - 2:
             coarse = coarse + self._visit(level + 1, self.levels[level + 1].subtract(below, coarse))
-        return self._smooth(level, _add_to_children(u, coarse, a.dims), f)
+        u, rows = _add_to_children(u, coarse, a.dims), self._rows[level]
+        return self._smooth(level, u if rows is None else torch.where(rows, u, 0.0), f)
 
     def __call__(self, r: Shaped[Tensor, "batch *shape"]) -> Shaped[Tensor, "batch *shape"]:
         """M r, one cycle from zero."""

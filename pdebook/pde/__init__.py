@@ -9,4 +9,8 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``fields`` | Gaussian random fields of a given spectrum between any walls, series, solenoidal velocities, blobs, media |
 | ``starts``, ``poseidon_starts`` | the initial states of PDEBench and of Poseidon, seeded per sample |
 | ``file_layouts``, ``files``, ``file_writer`` | the benchmarks' files: layouts as data, lazy reading, atomic and resumable writing |
+| ``elliptic`` | Poisson's equation by fast transforms, -∇·(a ∇u) + c u = f by preconditioned CG, obstacles |
+| ``darcy`` | Darcy's flow, steady and as PDEBench stores it; implicit diffusion in time |
+| ``mac`` | incompressible flow on staggered grids: projection, transport, diffusion, forces |
+| ``sorption`` | diffusion with sorption, implicit |
 """

@@ -255,7 +255,8 @@ class LatentSDE(nn.Module):
 
     def posterior(self, t: Tensor, z: Tensor, times: Tensor, context: Tensor) -> Float[Tensor, "batch latent"]:
         """f(t, z, context)."""
-        following = torch.searchsorted(times, t.to(times.dtype), right=True).clamp(max=len(times) - 1)
+        clock = t.to(times.dtype).contiguous()
+        following = torch.searchsorted(times.contiguous(), clock, right=True).clamp(max=len(times) - 1)
         known = context[torch.arange(len(z), device=z.device), following]
         return self.posterior_network(torch.cat([_with_time(t, z), known], 1))
 
@@ -318,7 +319,8 @@ class LatentSDE(nn.Module):
         *data: Tensor,
     ) -> Any:
         term = SDE(drift, noise, brownian)
-        clock, args = times.double(), (times.double(), *data) if data else ()
+        clock = times.double()
+        args = (clock, *data) if data else ()
         span = float(clock[0]), float(clock[-1])
         return solve(
             term, start, *span, solver="euler-maruyama", controller=Grid(steps.double()), ts=clock, args=args

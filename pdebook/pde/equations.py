@@ -248,6 +248,10 @@ class ReactionDiffusion(Semilinear):
         channels = len(diffusivity)
         super().__init__(grid, channels, degree=degree, **options)
         rows = exchange or [[0.0] * channels] * channels
+        if len(rows) != channels or any(len(row) != channels for row in rows):
+            raise ValueError(
+                f"exchange must hold {channels} rows of {channels} numbers, got {[len(row) for row in rows]}"
+            )
         for i, (d, row) in enumerate(zip(diffusivity, rows, strict=True)):
             self.add(f"diffusivity[{i}]", d, nonnegative=True)
             for j, a in enumerate(row):

@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,6 +105,7 @@ class Semilinear(ABC):
         self.grid = grid
         self.channels = channels
         self.basis = Spectral(grid, degree if dealias else 1)
+        self.whole = Spectral(grid) if self.basis.degree > 1 else self.basis
         self.source = source
         if isinstance(source, Tensor):
             grid.check(source, "source", channels)
@@ -186,17 +188,25 @@ class Semilinear(ABC):
         """``linear`` as (batch or 1, channel or 1, *modes), False; or (batch or 1, *modes, channel, channel), True."""
         symbol = self.linear(basis)
         if symbol.ndim == self.grid.dims + 3:
-            return symbol.movedim((1, 2), (-2, -1)), True
+            return symbol.movedim((1, 2), (-2, -1)).contiguous(), True
         return symbol.reshape(*[1] * (self.grid.dims + 2 - symbol.ndim), *symbol.shape), False
+
+    def _laid_out_symbol(self, like: Tensor) -> Tensor:
+        """The symbol on the whole basis as coefficients are laid out, kept unless a parameter wants a gradient."""
+        key = ("symbol", like.dtype, like.device)
+        if key in self._cache:
+            return self._cache[key]
+        symbol = _laid_out(*self.symbol(self.whole)).to(device=like.device, dtype=like.dtype)
+        if not self.requires_grad:
+            self._cache[key] = symbol
+        return symbol
 
     def rhs(self, u: Shaped[Tensor, "..."], t: float = 0.0) -> Float[Tensor, "batch channel *grid"]:
         """u_t of a field, for the solvers of ``pdebook.diffeq`` and for residuals."""
         self.grid.check(u, channels=self.channels)
-        whole = Spectral(self.grid)
-        c = self.prepare(whole.forward(u), whole)
-        symbol, matrix = self.symbol(whole)
-        linear = _times(_laid_out(symbol, matrix).to(device=c.device, dtype=c.dtype), c, matrix)
-        result = whole.inverse(linear)
+        c = self.prepare(self.whole.forward(u), self.whole)
+        symbol = self._laid_out_symbol(c)
+        result = self.whole.inverse(_times(symbol, c, symbol.ndim == c.ndim + 1))
         kept = c[..., : self.basis.columns] * self.basis.constant("mask", c)
         slope = self.tendency(kept, t)
         return result if slope is None else result + self.basis.inverse(self.basis.constant("mask", c) * slope)
@@ -287,6 +297,8 @@ class Stepper:
         """
         equation = self.equation
         equation.grid.check(u, channels=equation.channels)
+        if u.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"u must be float32 or float64, got {u.dtype}")
         if every < 1 or steps < 1 or steps % every:
             raise ValueError(f"steps must be a positive multiple of every, got {steps} and {every}")
         if checkpoint < 0:
@@ -329,7 +341,7 @@ class Stepper:
         basis = self.equation.basis
         whole = fourier.coefficients(u, self.equation.grid.dims)
         if type(self.equation).prepare is not Semilinear.prepare:
-            whole = self.equation.prepare(whole, Spectral(self.equation.grid))
+            whole = self.equation.prepare(whole, self.equation.whole)
         mask = basis.constant("mask", whole)
         state = _State(basis.arranged(whole[..., : basis.columns] * mask))
         rest = self._rest(whole, mask, u.requires_grad, check)
@@ -338,10 +350,9 @@ class Stepper:
         for done in range(0, steps, every):
             for first in range(done, done + every, checkpoint or every):
                 count = min(checkpoint or every, done + every - first)
-                if checkpoint and torch.is_grad_enabled():
-                    state = recomputed(self._advance, state, first, count, t, good, check, use_reentrant=False)
-                else:
-                    state = self._advance(state, first, count, t, good, check)
+                advance = partial(self._advance, first=first, count=count, t=t, good=good, check=check)
+                store = not checkpoint or not torch.is_grad_enabled()
+                state = advance(state) if store else recomputed(advance, state, use_reentrant=False)
             if rest is None:
                 fields.append(basis.inverse(state.c))
             else:
@@ -385,7 +396,7 @@ class Stepper:
         """e^{count z} for all modes."""
 
         def make() -> Tensor:
-            z, matrix = self._z(Spectral(self.equation.grid), like)
+            z, matrix = self._z(self.equation.whole, like)
             return _laid_out(etd.exponential(count * z, matrix), matrix).to(like.dtype)
 
         return self._per_device(("decay", count), like, make)
@@ -418,11 +429,12 @@ class Stepper:
 
     def _advance(self, state: "_State", first: int, count: int, t: float, good: Tensor, check: bool) -> "_State":
         """``count`` steps from step number ``first`` on."""
+        mean: tuple[Any, ...] = (slice(None), slice(None), *[0] * self.equation.grid.dims)
         for k in range(first, first + count):
             state = self._one_step(state, t + k * self.dt)
             if check:
                 # A value that is not finite spreads to all modes in one step: the mean tells.
-                good += state.c.detach().flatten(2)[..., 0].isfinite()
+                good += state.c.detach()[mean].isfinite()
         return state
 
     def _one_step(self, state: "_State", t: float) -> "_State":

@@ -8,7 +8,7 @@ sample. Channel 1 + j of a fluid is momentum or velocity along axis j.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -111,7 +111,7 @@ class Law:
         """g_axis on the faces across the axis, (batch, channel, ..., n + 1, ...), of w with one ghost cell all around."""
         raise NotImplementedError
 
-    def select(self, rows: slice) -> Self:
+    def select(self, rows: slice) -> "Law":
         """The law for some of the samples."""
         cut = {
             f.name: _rows(getattr(self, f.name), rows)

@@ -11,7 +11,7 @@
 | ``fno_...`` | the Fourier neural operator's MATLAB arrays ``a``, ``u``, ``coeff``, ``sol`` |
 | ``pdearena_train``, ``_valid``, ``_test`` | ``u``, ``vx``, ``vy``, ``buo_y`` in a group of that name |
 
-Without coordinates the box is the unit box, with values at the cells' centres.
+Without coordinates the box is the unit box, with values where ``points`` of the layout says.
 """
 
 from collections.abc import Mapping
@@ -50,6 +50,8 @@ class Layout:
         time_scale: number of frames in unit time where there are no times; one fewer than the frames if left out.
         test: the official test set: the "first" or "last" tenth, or the last of (training, validation, test) counts.
         positive: channels that must be positive.
+        points: where the values stand on the unit box if there are no coordinates: at the "centres" of the cells, at their
+            lower ends ("nodes"), or evenly from wall to wall ("ends").
     """
 
     name: str
@@ -64,6 +66,7 @@ class Layout:
     time_scale: int | None = None
     test: str | tuple[int, int] = "first"
     positive: tuple[str, ...] = ()
+    points: str = "centres"
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -159,9 +162,23 @@ LAYOUTS: dict[str, Layout] = {
             static=(Piece("a", "xy", ("a",)), Piece("bc", "", ("bc",))),
             group="Sample_{}",
         ),
-        Layout("fno_burgers", 1, (Piece("u", "sx"),), static=(Piece("a", "sx", ("a",)),), test="last"),
-        Layout("fno_darcy", 2, (Piece("sol", "sxy"),), static=(Piece("coeff", "sxy", ("coeff",)),), test="last"),
-        Layout("fno_navier_stokes", 2, (Piece("u", "sxyt"),), static=(Piece("a", "sxy", ("a",)),), test="last"),
+        Layout("fno_burgers", 1, (Piece("u", "sx"),), static=(Piece("a", "sx", ("a",)),), test="last", points="nodes"),
+        Layout(
+            "fno_darcy",
+            2,
+            (Piece("sol", "sxy"),),
+            static=(Piece("coeff", "sxy", ("coeff",)),),
+            test="last",
+            points="ends",
+        ),
+        Layout(
+            "fno_navier_stokes",
+            2,
+            (Piece("u", "sxyt"),),
+            static=(Piece("a", "sxy", ("a",)),),
+            test="last",
+            points="nodes",
+        ),
         *(_pdearena(part) for part in ("train", "valid", "test")),
     )
 }

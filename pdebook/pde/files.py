@@ -129,7 +129,7 @@ class Reader:
         layout: its layout.
         channels: names of the channels, in the order in which they are read.
         shape: (samples, frames, channels, *size), thinned out.
-        grid: the grid, thinned out.
+        grid: the grid, thinned out; values stand at the centres of its cells.
         times: times of the frames, thinned out.
         attributes: numbers and texts that the file or its first group carries, such as "Nu" or "config".
     Raises:
@@ -282,8 +282,9 @@ class Reader:
         lengths, origins = [], []
         for axis, n in enumerate(size):
             if not self.layout.coordinates:
-                lengths.append(1.0)
-                origins.append(0.0)
+                h = 1.0 / (n - 1 if self.layout.points == "ends" and n > 1 else n)
+                lengths.append(n * h)
+                origins.append(0.0 if self.layout.points == "centres" else -h / 2)
                 continue
             name = self.layout.coordinates[axis]
             x = self._line(store, name, "coordinate")
@@ -410,10 +411,10 @@ class Reader:
     def _refuse_bad(self, values: Tensor, names: Sequence[str], sample: int, frames: range) -> None:
         """Raise ValueError if a value is not finite, or not positive where it must be."""
         for channel, name in enumerate(names):
-            part = values[:, channel].flatten(1)
-            bad, what = ~part.isfinite().all(1), "not finite"
+            least, greatest = values[:, channel].flatten(1).aminmax(dim=1)
+            bad, what = ~(least.isfinite() & greatest.isfinite()), "not finite"
             if not bool(bad.any()) and name in self.layout.positive:
-                bad, what = (part <= 0).any(1), "not positive (are the channels in their places?)"
+                bad, what = least <= 0, "not positive (are the channels in their places?)"
             if bool(bad.any()):
                 frame = frames[int(bad.int().argmax())]
                 raise ValueError(f"{self.path}: {name} of sample {sample} is {what} at frame {frame}")

@@ -167,6 +167,14 @@ def test_poseidons_times_run_to_one(tmp_path):
     assert Reader(tmp_path / "v.nc", "poseidon_velocity").grid == Grid((6, 4))
 
 
+def test_without_coordinates_the_points_are_those_of_the_layout(tmp_path):
+    x = {name: Reader(write(tmp_path, name), name).grid.coordinates()[0].flatten() for name in LAYOUTS if "fno" in name}
+    torch.testing.assert_close(x["fno_burgers"], torch.arange(6).double() / 6, rtol=0, atol=1e-15)
+    torch.testing.assert_close(x["fno_navier_stokes"], torch.arange(6).double() / 6, rtol=0, atol=1e-15)
+    torch.testing.assert_close(x["fno_darcy"], torch.linspace(0, 1, 6).double(), rtol=0, atol=1e-7)
+    assert Reader(write(tmp_path, "poseidon_velocity"), "poseidon_velocity").grid == Grid((6, 4))
+
+
 def test_a_longer_time_axis_may_be_given(tmp_path):
     state, _, _ = made(LAYOUTS["scalar_1d"])
     write_file(tmp_path / "a.hdf5", "scalar_1d", state, grid=GRID[1], times=[0, 1, 2, 3, 4, 7])

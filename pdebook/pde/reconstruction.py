@@ -11,7 +11,7 @@ neighbours' (|φ| <= 2 min(|a|, |b|)), so a positive field keeps positive face v
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ __all__ = [
 Limiter = Callable[[Tensor, Tensor], Tensor]
 
 
+@runtime_checkable
 class Reconstruction(Protocol):
     """What a finite-volume method asks of a reconstruction."""
 

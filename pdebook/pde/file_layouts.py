@@ -46,7 +46,7 @@ class Layout:
         times: dataset of the times, (time,), or (sample, time) if ``times_by_sample``.
         times_by_sample: see ``times``.
         late: entries that the times have beyond the frames.
-        group: pattern of the group of a sample, if each has its own.
+        group: pattern of the group of a sample, if each has its own; it ends with the number.
         time_scale: number of frames in unit time where there are no times; one fewer than the frames if left out.
         test: the official test set: the "first" or "last" tenth, or the last of (training, validation, test) counts.
         positive: channels that must be positive.

@@ -255,13 +255,12 @@ class Reader:
 
     def _sorted_groups(self, store: _Store) -> list[int]:
         assert self.layout.group is not None
-        before, _, after = self.layout.group.partition("{")
-        after = after.partition("}")[2]
+        before = self.layout.group.partition("{")[0]
         numbers = []
         for name in store.names():
-            middle = name.removeprefix(before).removesuffix(after)
-            if middle.isdigit() and self.layout.group.format(int(middle)) == name:
-                numbers.append(int(middle))
+            number = name.removeprefix(before)
+            if number.isdigit() and self.layout.group.format(int(number)) == name:
+                numbers.append(int(number))
         if not numbers:
             raise ValueError(f"{self.path} lacks groups of samples, such as {self.layout.group.format(0)!r}")
         return sorted(numbers)
@@ -282,7 +281,7 @@ class Reader:
         lengths, origins = [], []
         for axis, n in enumerate(size):
             if not self.layout.coordinates:
-                h = 1.0 / (n - 1 if self.layout.points == "ends" and n > 1 else n)
+                h = 1.0 / (max(n - 1, 1) if self.layout.points == "ends" else n)
                 lengths.append(n * h)
                 origins.append(0.0 if self.layout.points == "centres" else -h / 2)
                 continue

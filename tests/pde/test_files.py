@@ -808,3 +808,13 @@ def test_netcdf_can_be_generated(tmp_path):
         samples=5, frames=5, grid=Grid((6, 4)), block=2,
     )  # fmt: skip
     assert Reader(tmp_path / "v.nc", "poseidon_velocity").batch(range(5))[:, 4, 1, 5, 3].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_groups_are_read_in_the_order_of_their_numbers(tmp_path):
+    path = write(tmp_path, "sorption")
+    state = made(LAYOUTS["sorption"])[0]
+    # Other groups are no samples.
+    _edit(path, lambda f: (f.move("0002", "12345"), f.create_group("notes"), f.create_group("7")))
+    reader = Reader(path, "sorption")
+    assert len(reader) == 3
+    assert torch.equal(reader.read(2), state[2])

@@ -151,6 +151,13 @@ def test_the_constant_mode_is_dropped_or_kept():
     assert v.mean(-1).var().item() == pytest.approx(1.0, rel=0.2)
 
 
+def test_no_modes_but_the_constant():
+    u = gaussian_field(0, torch.arange(2), Grid((4, 5)), power_law(1.0, 1.0), modes=0, mean=True, dtype=F64)
+    assert torch.equal(u, u[..., :1, :1].expand_as(u))
+    assert u.abs().min() > 0
+    assert gaussian_field(0, torch.arange(2), Grid(4), SMOOTH, modes=1, kind="dirichlet").abs().min() > 0
+
+
 def test_spectra():
     k = torch.linspace(0.5, 20.0, 4000, dtype=F64)[None, None]
     flat = k.flatten()

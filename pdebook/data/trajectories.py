@@ -73,6 +73,7 @@ class _Examples(Dataset[Example]):
         last: int | None,
         every: int,
         parameters: Mapping[str, Tensor] | None,
+        static: bool,
     ) -> None:
         self.source: Source = TensorSource(source) if isinstance(source, Tensor) else source
         count, frames = self.source.shape[:2]
@@ -86,6 +87,9 @@ class _Examples(Dataset[Example]):
         self.samples = torch.arange(count) if samples is None else torch.as_tensor(list(samples), dtype=torch.int64)
         if not len(self.samples) or int(self.samples.min()) < 0 or int(self.samples.max()) >= count:
             raise ValueError(f"samples must be one or more of 0 to {count - 1}")
+        if static and not hasattr(self.source, "static"):
+            raise ValueError("static needs a source that has it, such as a reader of files; else use parameters")
+        self.static = static
         self.parameters = dict(parameters or {})
         for name, value in self.parameters.items():
             if value.shape[:1] != (count,):
@@ -99,6 +103,8 @@ class _Examples(Dataset[Example]):
                 name: value[sample.to(value.device) if isinstance(sample, Tensor) else sample]
                 for name, value in self.parameters.items()
             }
+        if self.static:
+            example["static"] = self.source.static(sample)  # type: ignore[attr-defined]
         return example
 
     def _frame(self, sample: Tensor, place: Tensor) -> Tensor:
@@ -139,16 +145,18 @@ class Windows(_Examples):
     """Windows of ``history`` frames and the ``ahead`` frames that follow, at every place of every trajectory.
 
     An example holds ``history`` (history, channel, *size), ``target`` (ahead, channel, *size), ``sample`` and ``start`` (its first
-    frame's place among the frames used), and ``parameters`` if there are any. Numbers run through a sample's windows first.
+    frame's place among the frames used), and ``parameters`` and ``static`` if asked for. Numbers run through a sample's windows
+    first. With history 0 and ``static`` it is a set of coefficients and solutions.
 
     Args:
         source: trajectories, or a tensor of them.
-        history: frames given.
+        history: frames given, perhaps none.
         ahead: frames asked for.
         stride: frames between the starts of neighbouring windows.
         samples: which samples, such as the training part of a split; all if left out.
         first, last, every: which frames: every ``every``-th of first, ..., last.
         parameters: tensors with a row for each sample of the source, handed on with its examples.
+        static: hand on what the source's ``static(sample)`` gives: a file's coefficients or forces.
     Raises:
         ValueError: numbers that are not positive, more frames in a window than there are, samples that the source lacks.
     """
@@ -165,10 +173,13 @@ class Windows(_Examples):
         last: int | None = None,
         every: int = 1,
         parameters: Mapping[str, Tensor] | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(source, samples, first, last, every, parameters)
-        if min(history, ahead, stride) < 1:
-            raise ValueError(f"history, ahead and stride must be positive, got {history}, {ahead} and {stride}")
+        super().__init__(source, samples, first, last, every, parameters, static)
+        if history < 0 or min(ahead, stride) < 1:
+            raise ValueError(
+                f"ahead and stride must be positive and history not negative, got {ahead}, {stride} and {history}"
+            )
         if history + ahead > len(self.frames):
             raise ValueError(f"history + ahead = {history + ahead} must not exceed the {len(self.frames)} frames used")
         self.history, self.ahead, self.stride = history, ahead, stride
@@ -209,7 +220,7 @@ class Pairs(_Examples):
     | "final" | i = 0, j = K |
 
     An example holds ``start`` and ``target`` (channel, *size), ``lead`` (a number), ``sample``, ``i`` and ``j`` (places among the
-    frames used), and ``parameters`` if there are any. Numbers run through a sample's pairs first.
+    frames used), and ``parameters`` and ``static`` if asked for. Numbers run through a sample's pairs first.
 
     Args:
         source: trajectories, or a tensor of them.
@@ -217,7 +228,7 @@ class Pairs(_Examples):
         identity: whether i = j counts.
         max_lead: largest j - i; any if left out.
         time_scale: what the difference of times is divided by, such as the time of the last frame.
-        samples, first, last, every, parameters: as in ``Windows``.
+        samples, first, last, every, parameters, static: as in ``Windows``.
     Raises:
         ValueError: another scheme, no pair left, numbers out of range.
     """
@@ -235,8 +246,9 @@ class Pairs(_Examples):
         last: int | None = None,
         every: int = 1,
         parameters: Mapping[str, Tensor] | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(source, samples, first, last, every, parameters)
+        super().__init__(source, samples, first, last, every, parameters, static)
         if scheme not in ("all_to_all", "one_to_all", "final"):
             raise ValueError(f"scheme must be 'all_to_all', 'one_to_all' or 'final', got {scheme!r}")
         if not 0 < time_scale < math.inf:

@@ -98,6 +98,22 @@ def test_a_gathered_batch_is_its_examples(make):
     equal(loaded, of_files.gather(torch.arange(4)))
 
 
+def test_coefficients_of_files_come_with_the_examples():
+    source = Files()
+    source.static = lambda sample: {"nu": torch.full((1, 3), float(sample))}
+    windows = Windows(source, history=0, ahead=1, static=True)
+    assert len(windows) == 60
+    example = windows[15]
+    assert example["history"].shape == (0, 2, 3)
+    assert torch.equal(example["target"], DATA[1, 3:4])
+    assert example["static"]["nu"].tolist() == [[1.0] * 3]
+    batch = batches(Pairs(source, static=True), 4)(0, 0)
+    assert torch.equal(batch["static"]["nu"][:, 0, 0], batch["sample"].float())
+    empty = Windows(DATA, history=0).gather(torch.tensor([15]))
+    assert empty["history"].shape == (1, 0, 2, 3)
+    assert torch.equal(empty["target"][0], DATA[1, 3:4])
+
+
 def test_a_window_is_one_read():
     source = Files()
     Windows(source, history=5, ahead=2)[3]
@@ -154,6 +170,7 @@ def test_an_epoch_has_every_example_once_and_its_own_order():
     assert not torch.equal(whole[:count], numbers(1, range(8))[:count])
     # A pure function: any step alone, in any order.
     assert torch.equal(numbers(0, [13]), whole[13 * 8 : 14 * 8])
+    assert len(batches(windows, 1)(0, 0)["sample"]) == 1
     # A batch larger than the set.
     large = batches(windows, 2 * count + 3)(0, 1)
     places = large["sample"] * windows.per_sample + large["start"]
@@ -205,8 +222,13 @@ def test_times_default_to_the_frames_numbers():
     [
         (lambda: TensorSource(DATA, [0.0, 1.0]), "times must be 12 rising numbers"),
         (lambda: TensorSource(DATA, [0.0] * 12), "times must be 12 rising numbers"),
-        (lambda: Windows(DATA, history=0), "history, ahead and stride must be positive, got 0, 1 and 1"),
-        (lambda: Windows(DATA, stride=0), "must be positive, got 1, 1 and 0"),
+        (
+            lambda: Windows(DATA, history=-1),
+            "ahead and stride must be positive and history not negative, got 1, 1 and -1",
+        ),
+        (lambda: Windows(DATA, stride=0), "must be positive and history not negative, got 1, 0 and 1"),
+        (lambda: Windows(DATA, ahead=0), "must be positive and history not negative, got 0, 1 and 1"),
+        (lambda: Windows(DATA, static=True), "static needs a source that has it"),
         (lambda: Windows(DATA, history=8, ahead=5), "history . ahead = 13 must not exceed the 12 frames used"),
         (lambda: Windows(DATA, every=6, history=2), "must not exceed the 2 frames"),
         (lambda: Windows(DATA, last=12), "must choose from frames 0 to 11, got 0, 12 and 1"),

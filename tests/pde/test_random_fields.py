@@ -352,6 +352,7 @@ def test_rescale():
         (lambda s: gaussian_field(0, s, Grid(8), power_law(2.0), mean=True), "spectrum must be finite at all modes"),
         (lambda s: gaussian_field(0, s - 5, Grid(8), SMOOTH), "samples must not be negative"),
         (lambda s: matern(Grid(8), 0.0), "length and smoothness must be positive, got 0.0 and 1.5"),
+        (lambda s: matern(Grid(8), 0.1, 0.0), "length and smoothness must be positive"),
         (lambda s: matern(Grid(8), 0.1, -1.0), "length and smoothness must be positive"),
         (lambda s: fields.fourier_series(0, s, Grid(8), 2, bounds=(1.0, 0.0)), "bounds must be .* got .1.0, 0.0"),
         (lambda s: fields.solenoidal_field(0, s, Grid(8), SMOOTH), "grid must have two axes, or three periodic ones"),

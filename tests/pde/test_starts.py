@@ -329,6 +329,10 @@ def test_kelvin_helmholtz():
     assert torch.equal(w[0, 1], torch.where(above, 1.0, -1.0).double())
     assert w[:, 2].abs().max() == 0
     assert w[:, 3, 0, 0].tolist() == pytest.approx([0.6, 2.4])
+    plain = starts.kelvin_helmholtz(grid, dtype=F64)
+    assert plain[0, 0].unique().tolist() == pytest.approx([2 / 3, 4 / 3])
+    assert plain[0, 3, 0, 0].item() == pytest.approx(0.6)
+    assert torch.equal(plain[0, 1] > 0, y > 0.5 + 0.005 * torch.sin(TWO_PI * x))
 
 
 def test_orszag_tang_and_blast():
@@ -401,6 +405,7 @@ def test_darcy_starts():
     assert 0.1 <= u0.min() < 0.13
     assert 9.95 < u0.max() <= 10
     delta = (u - u0[:, None, None]).abs().mean((1, 2))
+    assert abs(torch.corrcoef(torch.stack([u0, delta]))[0, 1].item()) < 0.15
     assert 0.01 <= delta.min() < 0.012
     assert 0.495 < delta.max() <= 0.5
 
@@ -517,6 +522,9 @@ def test_mixing_layers():
     grid = Grid((64, 400))
     w = poseidon.mixing_layers(0, torch.arange(10), grid, dtype=F64)
     inside = w[:, 0] == 2.0
+    bend = 0.05 * poseidon._profiles(0, "mixing layers", torch.arange(10), grid.mesh()[0][:, 0], 2, 10, "cpu")
+    y = grid.mesh()[1]
+    assert torch.equal(inside, (y > 0.25 + bend[:, 0, :, None]) & (y < 0.75 + bend[:, 1, :, None]))
     assert w[:, :, 0, 0].tolist() == [[1.0, 0.5, 0.0, 2.5]] * 10
     assert w[:, :, 0, 200].tolist() == [[2.0, -0.5, 0.0, 2.5]] * 10
     assert torch.equal(w[:, 1], torch.where(inside, -0.5, 0.5).double())
@@ -594,6 +602,14 @@ def test_gaussian_sources_have_geometric_numbers():
         (lambda s: poseidon.sines(0, s, PLANE, modes=8), r"modes must be from 1 to below half of \(20, 16\), got 8"),
         (lambda s: poseidon.sines(0, s, PLANE, modes=2, field="pressure"), "field must be 'velocity' or 'vorticity'"),
         (lambda s: poseidon.vortices(0, s, PLANE, width=(0.0, 0.1)), "width must be 0 < low"),
+        (
+            lambda s: poseidon.vortices(0, s, PLANE, field="speed"),
+            "field must be 'velocity' or 'vorticity', got 'speed'",
+        ),
+        (
+            lambda s: poseidon.squares(0, s, PLANE, field="speed"),
+            "field must be 'velocity' or 'vorticity', got 'speed'",
+        ),
         (lambda s: poseidon.vortices(0, s, LINE), "grid must have two axes"),
         (lambda s: poseidon.squares(0, s, LINE), "grid must have two axes"),
         (lambda s: poseidon.shear_layer(0, s, LINE), "grid must have two axes"),

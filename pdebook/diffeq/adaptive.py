@@ -1,5 +1,6 @@
 """The search for steps: each trajectory of a batch with its own step size, rejections and failures."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pdebook.diffeq.controllers import PID
-from pdebook.diffeq.runge_kutta import Solver, Step
+from pdebook.diffeq.runge_kutta import RungeKutta, Solver, Step
 from pdebook.diffeq.terms import Bound
 
 STATUS = ("ok", "max_steps", "min_step", "not_finite", "event")
@@ -79,38 +80,58 @@ def search(
     """
     batch, device = len(y), y.device
     waits = device.type != "cpu"
+    if isinstance(solver, RungeKutta):
+        solver = solver.reusing(y)
+    # All is done on a clock that runs forwards, sign times t.
     sign = torch.where(t1 >= t0, 1.0, -1.0)
-    tolerances = controller.tolerances(y.dtype)
-    order = solver.error_order
-    running = t0 != t1
-    status, accepted, tried, evaluations = (torch.zeros(batch, dtype=torch.long, device=device) for _ in range(4))
+    forward = bool((sign > 0).all())
+    clock, goal = t0 * sign, t1 * sign
     t = t0.clone()
-    ys = None
+    tolerances, order = controller.tolerances(y.dtype), solver.error_order
+    status, accepted, tried, evaluations = (torch.zeros(batch, dtype=torch.long, device=device) for _ in range(4))
+    ys = following = None
     if ts is not None:
         ys = torch.full((batch, ts.shape[1], y.shape[1]), torch.nan, dtype=y.dtype, device=device)
         ys = torch.where((ts == t0[:, None])[..., None], y[:, None], ys)
-    following = None if ts is None else _Following(ts, t0, sign)
-    stops = _stops(controller, ts, t0, t1, sign)
-    stop, pointer = (t1, torch.zeros_like(status)) if stops is None else (stops[:, 0], torch.zeros_like(status))
+        following = _Following(ts, sign, clock)
     times = [t]
+    running = clock != goal
     if not bool(running.any()):
         return Search(y, t, status, ys, times, evaluations, accepted, tried, 0)
 
     before = bound.evaluations
     carry = solver.start(bound, t, y)
-    h = controller.first(bound, t, y, solver.slope(bound, t, y, carry), sign, (t1 - t0).abs(), order)
+    h = controller.first(bound, t, y, solver.slope(bound, t, y, carry), sign, goal - clock, order)
     evaluations.add_(running, alpha=bound.evaluations - before)
     past = (torch.ones_like(h), torch.ones_like(h))
     # A step that no longer moves the time; by the largest time, so that one number serves all trajectories.
     tiny = 4.0 * torch.finfo(torch.float64).eps * torch.maximum(t0.abs(), t1.abs()).amax()
     smallest = max(float(controller.min_step), float(tiny))
-    remembers = bool(controller.p or controller.d)
-    iteration = 0
+    # A step that nearly gets to the next stop is stretched to end there.
+    slack = 1e-10 * (goal - clock)
+    stops = _stops(controller, ts, sign, clock, goal)
+    stop, pointer = (goal if stops is None else stops[:, 0]), torch.zeros_like(status)
+    edge = stop - slack
+    iteration, cost, counted = 0, 0, tried.clone()
+
+    def proposed(ratio: Tensor, moved: Tensor) -> Tensor:
+        """The next step of each trajectory."""
+        h_new = controller.factor(ratio, past, order).mul_(moved)
+        if stops is not None:
+            # A step that was cut short says little about what a whole one may be.
+            h_new = torch.where((ratio <= 1.0) & (clock + moved >= edge), torch.maximum(h, h_new), h_new)
+        if controller.max_step < torch.inf:
+            h_new = h_new.clamp(max=controller.max_step)
+        if controller.scope == "batch":
+            h_new = torch.where(running, h_new, torch.inf).amin().expand(batch)
+        return h_new
+
     while iteration < max_steps:
         iteration += 1
-        room = (stop - t).abs()
-        final = h >= room * (1.0 - 1e-10)
-        t_new = torch.where(final, stop, torch.addcmul(t, sign, h))
+        running = clock != goal
+        ahead = clock + h
+        ahead = torch.where(ahead >= edge, stop, ahead)
+        t_new = ahead if forward else ahead * sign
         before = bound.evaluations
         step = solver.step(bound, t, t_new, y, carry)
         assert step.error is not None
@@ -118,87 +139,89 @@ def search(
         if step.ok is not None:
             ratio = torch.where(step.ok, ratio, torch.inf)
         good = ratio <= 1.0
-        all_good = not waits and bool(good.all())
-        if not all_good:
-            ratio = ratio.nan_to_num(nan=torch.inf)
         accept = good & running
-        h_new = torch.minimum(h, room) * controller.factor(ratio, past, order)
-        if stops is not None:
-            # A step that was cut short says little about what a whole one may be.
-            h_new = torch.where(final & accept, torch.maximum(h, h_new), h_new)
-        if controller.max_step < torch.inf:
-            h_new = h_new.clamp(max=controller.max_step)
-        if controller.scope == "batch":
-            h_new = torch.where(running, h_new, torch.inf).amin().expand(batch)
-        evaluations.add_(running, alpha=bound.evaluations - before)
+        moved = ahead - clock
+        h_new = proposed(ratio, moved)
+        if bound.evaluations - before != cost:
+            # Most methods take as many in every pass: they are multiplied at the end.
+            evaluations += cost * (tried - counted)
+            counted, cost = tried.clone(), bound.evaluations - before
         tried += running
         accepted += accept
 
-        stopped = None
+        # The smallest step with which one will be tried again; where to know it would wait for the device, the worst is assumed.
+        retry = math.nan if waits else float(torch.where(good, torch.inf, h_new).amin())
+        if not retry > smallest:
+            ratio = ratio.nan_to_num(nan=torch.inf)
+            h_new = proposed(ratio, moved)
+            failed = running & ~accept & (h_new <= smallest)
+            code = torch.where(ratio.isinf(), STATUS.index("not_finite"), STATUS.index("min_step"))
+            status = torch.where(failed, code, status)
+            goal, stop = torch.where(failed, clock, goal), torch.where(failed, clock, stop)
+            edge = stop - slack
+        whole, stopped = t_new, None
         if inspect is not None:
-            whole = t_new
             t_new, stopped = inspect(t, whole, y, step)
+            ahead = t_new * sign
             stopped &= accept
-            if bool(stopped.any()):
-                rows = stopped.nonzero().flatten()
-                ends = solver.interpolate(step, y, t, whole, rows, t_new[rows])
-                _save(following, ys, solver, step, y, t, torch.where(accept, t_new, t), whole)
-                step.y[rows] = ends
-                status = torch.where(stopped, STATUS.index("event"), status)
-        _save(following, ys, solver, step, y, t, t_new if all_good else torch.where(accept, t_new, t), t_new)
+        if following is not None and ys is not None:
+            _save(following, ys, solver, step, y, t, torch.where(accept, ahead, clock), whole)
+        if stopped is not None and bool(stopped.any()):
+            rows = stopped.nonzero().flatten()
+            step.y[rows] = solver.interpolate(step, y, t, whole, rows, t_new[rows])
+            status = torch.where(stopped, STATUS.index("event"), status)
+            goal, stop = torch.where(stopped, ahead, goal), torch.where(stopped, ahead, stop)
+            edge = stop - slack
 
-        if all_good and stopped is None:
-            t, y, carry, past = t_new, step.y, step.carry, (ratio, past[0])
+        if retry == math.inf and stopped is None:
+            clock, y, carry, past = ahead, step.y, step.carry, (ratio, past[0])
         else:
-            choose = accept.unsqueeze(1)
-            t = torch.where(accept, t_new, t)
-            y = torch.where(choose, step.y, y)
-            carry = tuple(
-                torch.where(accept.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(step.carry, carry, strict=True)
-            )
-            if remembers:
+            clock = torch.where(accept, ahead, clock)
+            y, *kept = _where(accept, (step.y, *step.carry), (y, *carry))
+            carry = tuple(kept)
+            if controller.remembers:
                 past = (torch.where(accept, ratio, past[0]), torch.where(accept, past[0], past[1]))
-            small = h_new <= smallest
-            if waits or bool(small.any()):
-                failed = running & ~accept & small
-                code = torch.where(ratio.isinf(), STATUS.index("not_finite"), STATUS.index("min_step"))
-                status = torch.where(failed, code, status)
-                running = running & ~failed
-                stop = torch.where(failed, t, stop)
         h = h_new
+        t = clock if forward else clock * sign
         if keep_times:
             times.append(t)
-        if stopped is not None:
-            stop = torch.where(stopped, t, stop)
-            running = running & ~stopped
         if stops is not None:
-            reached = accept & (t == stop) & (t != t1)
+            reached = accept & (clock == stop) & (clock != goal)
             if bool(reached.any()):
                 pointer = (pointer + reached).clamp(max=stops.shape[1] - 1)
-                stop = torch.where(reached & running, stops.gather(1, pointer[:, None])[:, 0], stop)
+                stop = torch.where(reached, stops.gather(1, pointer[:, None])[:, 0], stop)
+                edge = stop - slack
                 if controller.jumps:
                     # Steps end just before a jump and go on just behind it: no stage sees the other side.
-                    t = torch.where(reached, torch.nextafter(torch.nextafter(t, t1), t1), t)
+                    beyond = torch.full_like(clock, torch.inf)
+                    clock = torch.where(reached, torch.nextafter(torch.nextafter(clock, beyond), beyond), clock)
+                    t = clock if forward else clock * sign
                     if keep_times:
                         times.append(t)
                     before = bound.evaluations
                     fresh = solver.start(bound, t, y)
                     evaluations.add_(reached, alpha=bound.evaluations - before)
-                    carry = tuple(
-                        torch.where(reached.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                        for new, old in zip(fresh, carry, strict=True)
-                    )
-        running = running & (t != t1)
-        if (not waits or iteration % _PATIENCE == 0) and not bool(running.any()):
+                    carry = _where(reached, fresh, carry)
+        if (not waits or iteration % _PATIENCE == 0) and torch.equal(clock, goal):
             break
-    status = torch.where(running, STATUS.index("max_steps"), status)
+    evaluations += cost * (tried - counted)
+    status = torch.where(clock != goal, STATUS.index("max_steps"), status)
     return Search(y, t, status, ys, times, evaluations, accepted, tried - accepted, iteration)
 
 
+def _where(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """New values in some rows, the old ones in the others."""
+    # Spread over a matrix once: that is faster than to do it for each.
+    matrix = rows.unsqueeze(1).expand_as(new[0]).contiguous()
+    return tuple(
+        torch.where(matrix if a.shape == matrix.shape else rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        for a, b in zip(new, old, strict=True)
+    )
+
+
 def _save(
-    following: "_Following | None",
-    ys: Tensor | None,
+    following: "_Following",
+    ys: Tensor,
     solver: Solver,
     step: Step,
     y: Tensor,
@@ -206,46 +229,42 @@ def _save(
     reached: Tensor,
     end: Tensor,
 ) -> None:
-    """Write the states at the times that lie between t and ``reached``; the step itself ends at ``end``."""
-    if following is None or ys is None:
-        return
+    """Write the states at the times that the clock passes up to ``reached``, in a step from t to ``end``."""
     crossed = following.crossed(reached)
     if crossed is not None:
         rows, columns, targets = crossed
         ys[rows, columns] = solver.interpolate(step, y, t, end, rows, targets)
 
 
-def _stops(controller: PID, ts: Tensor | None, t0: Tensor, t1: Tensor, sign: Tensor) -> Tensor | None:
-    """Times at which steps must end, (batch, n), in order and with t1 last; None for t1 alone."""
+def _stops(controller: PID, ts: Tensor | None, sign: Tensor, clock: Tensor, goal: Tensor) -> Tensor | None:
+    """Where on the clock steps must end, (batch, n), in order and with the goal last; None for the goal alone."""
     parts = []
     if controller.jumps:
-        jumps = torch.tensor(controller.jumps, dtype=torch.float64, device=t0.device).expand(len(t0), -1)
-        parts.append(torch.nextafter(jumps, t0[:, None]))
+        jumps = torch.tensor(controller.jumps, dtype=torch.float64, device=clock.device) * sign[:, None]
+        parts.append(torch.nextafter(jumps, torch.full_like(jumps, -torch.inf)))
     if controller.land and ts is not None:
-        parts.append(ts)
+        parts.append(ts * sign[:, None])
     if not parts:
         return None
-    raw = torch.cat([*parts, t1[:, None]], 1) * sign[:, None]
-    low, high = (t0 * sign)[:, None], (t1 * sign)[:, None]
-    inside = torch.where((raw > low) & (raw < high), raw, high)
-    return inside.sort(1).values * sign[:, None]
+    raw = torch.cat([*parts, goal[:, None]], 1)
+    inside = (raw > clock[:, None]) & (raw < goal[:, None])
+    return torch.where(inside, raw, goal[:, None]).sort(1).values
 
 
 class _Following:
     """The times to be saved that each trajectory has not passed yet."""
 
-    def __init__(self, ts: Tensor, t0: Tensor, sign: Tensor) -> None:
-        self.ts, self.sign = ts, sign
+    def __init__(self, ts: Tensor, sign: Tensor, clock: Tensor) -> None:
+        self.ts = ts
         self.scaled = ts * sign[:, None]
-        self.left = self.scaled > (t0 * sign)[:, None]
+        self.left = self.scaled > clock[:, None]
         self.next = torch.where(self.left, self.scaled, torch.inf).amin(1)
 
-    def crossed(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Rows, columns and times of what lies at or before t and was not crossed before."""
-        now = t * self.sign
-        if not bool((self.next <= now).any()):
+    def crossed(self, clock: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Rows, columns and times of what lies at or before the clock's time and was not crossed before."""
+        if not bool((self.next <= clock).any()):
             return None
-        hit = self.left & (self.scaled <= now[:, None])
+        hit = self.left & (self.scaled <= clock[:, None])
         self.left &= ~hit
         self.next = torch.where(self.left, self.scaled, torch.inf).amin(1)
         rows, columns = hit.nonzero(as_tuple=True)

@@ -146,6 +146,11 @@ class PID:
         if not all(map(math.isfinite, (self.p, self.i, self.d, *self.jumps))):
             raise ValueError("coefficients and jumps must be finite")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the steps before this one count."""
+        return bool(self.p or self.d)
+
     def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
         """(rtol, atol) for a dtype.
 
@@ -163,17 +168,14 @@ class PID:
     ) -> Tensor:
         """r for each sample, shape (batch,), in float64; not a number where the step is none."""
         rtol, atol = tolerances
-        scale = torch.maximum(y0.abs(), y1.abs()).mul_(rtol).add_(atol)
-        scaled = error / scale
         if mask is not None:
-            scaled = scaled[:, mask]
-        size = scaled.shape[1]
+            error, y0, y1 = error[:, mask], y0[:, mask], y1[:, mask]
+        # The norm's mean is taken out of the root here, where it costs nothing.
+        root = math.sqrt(error.numel() if self.scope == "batch" else error.shape[1])
+        scaled = error / torch.maximum(y0.abs(), y1.abs()).mul_(rtol * root).add_(atol * root)
         if self.scope == "batch":
-            norm = torch.linalg.vector_norm(scaled) / math.sqrt(size * len(y0))
-            norm = norm.expand(len(y0))
-        else:
-            norm = torch.linalg.vector_norm(scaled, dim=1) / math.sqrt(size)
-        return norm.double()
+            return torch.linalg.vector_norm(scaled).double().expand(len(y0))
+        return torch.linalg.vector_norm(scaled, dim=1).double()
 
     def first(
         self, bound: Bound, t: Tensor, y: Tensor, f: Tensor, direction: Tensor, span: Tensor, order: float | int
@@ -198,7 +200,7 @@ class PID:
         d2 = norm(bound.field(t + direction * h0, y + step * f) - f) / h0.clamp(min=1e-300)
         largest = torch.maximum(d1, d2)
         h1 = torch.where(
-            largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest.clamp(min=1e-300)) ** (1.0 / order)
+            largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), _power(0.01 / largest.clamp(min=1e-300), 1.0 / order)
         )
         h = torch.minimum(torch.minimum(100.0 * h0, h1), span).clamp(max=self.max_step)
         # A start that is not finite is found by the first step, which must be one.
@@ -207,9 +209,18 @@ class PID:
 
     def factor(self, ratio: Tensor, past: tuple[Tensor, Tensor], order: float | int) -> Tensor:
         """Factor of the next step, from this and the two accepted steps before it."""
-        gain = self.safety * ratio.clamp(min=1e-10) ** (-(self.i + self.p + self.d) / order)
-        if self.p or self.d:
-            gain = gain * past[0] ** ((self.p + 2.0 * self.d) / order) * past[1] ** (-self.d / order)
+        if not self.remembers and self.i >= 0 and self.safety <= 0.9:
+            # Then a rejected step shrinks by more than the safety factor anyway.
+            return _power(ratio, -self.i / order).mul_(self.safety).clamp_(self.min_factor, self.max_factor)
+        gain = self.safety * _power(ratio.clamp(min=1e-10), -(self.i + self.p + self.d) / order)
+        if self.remembers:
+            last, before = (r.clamp(min=1e-10) for r in past)
+            gain = gain * _power(last, (self.p + 2.0 * self.d) / order) * _power(before, -self.d / order)
         # A rejected step must not be tried again as it was.
         gain = gain.clamp(self.min_factor, self.max_factor)
         return torch.where(ratio > 1.0, gain.clamp(max=0.9), gain)
+
+
+def _power(x: Tensor, exponent: float) -> Tensor:
+    # ``pow`` rounds the last few numbers of a vector in another way: a result would depend on the others in the batch.
+    return x.log().mul_(exponent).exp_()

@@ -21,9 +21,8 @@ _NEWTON_SHARE = 0.01
 
 
 @lru_cache(maxsize=64)
-def _tensors(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    nodes = torch.tensor(tableau.c, dtype=torch.float64, device=device)[:, None]
-    return nodes, torch.as_tensor(tableau.interpolation, device=device).to(dtype)
+def _polynomials(tableau: ButcherTableau, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.as_tensor(tableau.interpolation, device=device).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class DiagonallyImplicit(TableauMethod):
 
     def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
         """One step; the last stage is the field at its end."""
-        nodes, _ = _tensors(self.tableau, y.dtype, y.device)
-        times, h = stage_times(nodes, t0, t1), step_size(t0, t1, y)
+        times, h = stage_times(self.tableau, t0, t1, t1 - t0), step_size(t0, t1, y)
         a = self.tableau.stage_matrix
         gamma = float(a.diagonal().max()) * h
         # A trajectory at rest has h = 0: nothing is solved there, and k stays what it is.
@@ -89,7 +87,7 @@ class DiagonallyImplicit(TableauMethod):
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """The cubic Hermite interpolant; at the end of the step its very result."""
-        return interpolate(_tensors(self.tableau, y0.dtype, y0.device)[1], step, y0, t0, t1, rows, times)
+        return interpolate(_polynomials(self.tableau, y0.dtype, y0.device), step, y0, t0, t1, rows, times)
 
     def _stage(
         self,

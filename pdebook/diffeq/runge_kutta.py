@@ -17,6 +17,8 @@ from pdebook.diffeq.terms import SDE, Bound
 
 Carry = tuple[Tensor, ...]
 
+_BLOCK = 64
+
 
 @dataclass(frozen=True)
 class Step:
@@ -76,15 +78,22 @@ class Solver(Protocol):
 @lru_cache(maxsize=256)
 def _coefficients(
     tableau: ButcherTableau, dtype: torch.dtype, device: torch.device
-) -> tuple[list[Tensor], Tensor | None, Tensor, Tensor]:
-    """Rows of a, b_error, nodes c in float64, and the interpolant's polynomials."""
+) -> tuple[list[Tensor], Tensor | None, Tensor]:
+    """Rows of a and b_error, each behind the weight of the state itself, and the interpolant's polynomials."""
 
     def tensor(values: Any, kind: torch.dtype) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float64, device=device).to(kind)
 
-    rows = [tensor(tableau.stage_matrix[i, :i], dtype) for i in range(tableau.stages)]
-    error = tensor(tableau.b_error, dtype) if tableau.adaptive else None
-    return rows, error, tensor(tableau.c, torch.float64)[:, None], tensor(tableau.interpolation, dtype)
+    rows = [tensor([1.0, *tableau.stage_matrix[i, :i]], dtype) for i in range(tableau.stages)]
+    error = tensor([0.0, *tableau.b_error], dtype) if tableau.adaptive else None
+    return rows, error, tensor(tableau.interpolation, dtype)
+
+
+@lru_cache(maxsize=64)
+def _inner_nodes(tableau: ButcherTableau, device: torch.device) -> Tensor:
+    """The nodes strictly inside a step, (nodes, 1)."""
+    inner = [c for c in tableau.c if c not in (0.0, 1.0)]
+    return torch.tensor(inner, dtype=torch.float64, device=device)[:, None]
 
 
 def in_place(y: Tensor) -> bool:
@@ -92,9 +101,10 @@ def in_place(y: Tensor) -> bool:
     return not torch.is_grad_enabled() and not torch._C._functorch.is_functorch_wrapped_tensor(y)
 
 
-def stage_times(nodes: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, ...]:
-    """Times t_0 + c_i (t_1 - t_0), each of shape (batch,); a node at 1 is exactly t_1."""
-    return torch.where(nodes == 1.0, t1, torch.addcmul(t0, nodes, t1 - t0)).unbind()
+def stage_times(tableau: ButcherTableau, t0: Tensor, t1: Tensor, span: Tensor) -> list[Tensor]:
+    """Times t_0 + c_i span, each of shape (batch,), with span = t_1 - t_0; a node at 1 is exactly t_1."""
+    inner = iter(torch.addcmul(t0, _inner_nodes(tableau, t0.device), span).unbind())
+    return [t0 if c == 0.0 else t1 if c == 1.0 else next(inner) for c in tableau.c]
 
 
 def step_size(t0: Tensor, t1: Tensor, y: Tensor) -> Tensor:
@@ -167,19 +177,29 @@ class RungeKutta(TableauMethod):
 
     def step(self, bound: Bound, t0: Tensor, t1: Tensor, y: Tensor, carry: Carry) -> Step:
         """One step; the last stage is the field at its end, and the next step's first."""
-        rows, error, nodes, _ = _coefficients(self.tableau, y.dtype, y.device)
-        times, h = stage_times(nodes, t0, t1), step_size(t0, t1, y)
-        stages = _Stages(self.tableau.stages, y, h * carry[0])
+        rows, error, _ = _coefficients(self.tableau, y.dtype, y.device)
+        span = t1 - t0
+        times = stage_times(self.tableau, t0, t1, span)
+        stages = self._buffer(y) if in_place(y) and in_place(carry[0]) else _Stages()
+        stages.begin(span, y)
         new, last = y, carry[0]
-        for i in range(1, self.tableau.stages):
-            new = stages.combine(rows[i], y)
-            last = bound.field(times[i], new)
-            stages.append(last, h)
-        return Step(new, None if error is None else stages.combine(error), (last,), stages.all())
+        stages.put(last)
+        for weights, t in zip(rows[1:], times[1:], strict=True):
+            new = stages.sum(weights)
+            last = bound.field(t, new)
+            stages.put(last)
+        return Step(new, None if error is None else stages.sum(error), (last,), stages.all())
+
+    def _buffer(self, y: Tensor) -> "_Buffer":
+        return _Buffer(self.tableau.stages, y)
+
+    def reusing(self, y: Tensor) -> "RungeKutta":
+        """The method with one buffer for the stages of all its steps from states like y: a step's are lost with the next."""
+        return _Reusing(self.tableau, _Buffer(self.tableau.stages, y)) if in_place(y) else self
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """y + h Σ_i b_i(θ) k_i; at the end of the step its very result."""
-        polynomials = _coefficients(self.tableau, y0.dtype, y0.device)[3]
+        polynomials = _coefficients(self.tableau, y0.dtype, y0.device)[2]
         return interpolate(polynomials, step, y0, t0, t1, rows, times)
 
 
@@ -190,42 +210,78 @@ def interpolate(
     start, length = t0[rows], t1[rows] - t0[rows]
     # A trajectory at rest has no length, and is where it was.
     theta = torch.where(length == 0, torch.ones_like(length), (times - start) / torch.where(length == 0, 1.0, length))
-    powers = theta[:, None] ** torch.arange(1, polynomials.shape[1] + 1, device=theta.device)
-    weights = powers.to(y0.dtype) @ polynomials.T
-    inside = y0[rows] + torch.einsum("ns,snd->nd", weights, step.stages[:, rows])
+    # By Horner's rule and stage by stage: a matrix product's rounding would depend on how many are asked for together.
+    theta = theta.to(y0.dtype)
+    weights = torch.zeros_like(theta).expand(len(polynomials), -1)
+    for column in reversed(polynomials.unbind(1)):
+        weights = (weights + column[:, None]) * theta
+    inside = y0[rows]
+    for part in (weights[..., None] * step.stages[:, rows]).unbind():
+        inside = inside + part
     return torch.where((theta == 1.0)[:, None], step.y[rows], inside)
 
 
 class _Stages:
-    """Products h k_0, h k_1, ... of one step and their sums: in one buffer, or as a list where autograd records them."""
+    """State y and products h k_0, h k_1, ... of one step, and their sums, as autograd can record them."""
 
-    def __init__(self, count: int, y: Tensor, first: Tensor) -> None:
-        self.shape = y.shape
-        self.list: list[Tensor] = [first]
-        self.buffer: Tensor | None = None
-        if in_place(y) and in_place(first):
-            self.buffer = torch.empty(count, y.numel(), dtype=y.dtype, device=y.device)
-            self.columns = self.buffer.t()
-            self.list = list(self.buffer.view(count, *y.shape).unbind())
-            self.list[0].copy_(first)
-            self.count = 1
+    def begin(self, span: Tensor, y: Tensor) -> None:
+        """Start a step from y; h are its spans, (batch,)."""
+        self.h, self.list = span.to(y.dtype).unsqueeze(1), [y]
 
-    def append(self, k: Tensor, h: Tensor) -> None:
-        if self.buffer is None:
-            self.list.append(k * h)
-        else:
-            torch.mul(k, h, out=self.list[self.count])
-            self.count += 1
+    def put(self, k: Tensor) -> None:
+        """Append h k."""
+        self.list.append(k * self.h)
 
-    def combine(self, weights: Tensor, y: Tensor | None = None) -> Tensor:
-        """Σ_i weights_i h k_i over the first ``len(weights)`` stages, plus y."""
-        n = weights.shape[0]
-        if self.buffer is not None:
-            columns = self.columns[:, :n]
-            total = torch.mv(columns, weights) if y is None else torch.addmv(y.reshape(-1), columns, weights)
-            return total.view(self.shape)
-        total = torch.tensordot(weights, torch.stack(self.list[:n]), 1)
-        return total if y is None else y + total
+    def sum(self, weights: Tensor) -> Tensor:
+        """Sum of the state and the products so far, each with its weight."""
+        return torch.tensordot(weights, torch.stack(self.list), 1)
 
     def all(self) -> Tensor:
-        return torch.stack(self.list) if self.buffer is None else self.buffer.view(-1, *self.shape)
+        """The products, (stages, batch, size)."""
+        return torch.stack(self.list[1:])
+
+
+class _Buffer(_Stages):
+    """The same in one buffer, written in place."""
+
+    def __init__(self, stages: int, y: Tensor) -> None:
+        # Products of a matrix and a vector round the last few numbers in another way: with whole blocks, no trajectory's result
+        # depends on how many others there are.
+        size = y.numel()
+        buffer = torch.zeros(stages + 1, -(-size // _BLOCK) * _BLOCK, dtype=y.dtype, device=y.device)
+        self.rows = buffer[:, :size].unflatten(1, y.shape)
+        self.list = list(self.rows.unbind())
+        self.heads = [buffer.t()[:, :n] for n in range(stages + 2)]
+        self.size = None if size == buffer.shape[1] else size
+        # As large as the state: a product with it is faster than one that repeats each number.
+        self.h = torch.empty_like(self.list[0])
+
+    def begin(self, span: Tensor, y: Tensor) -> None:
+        """As there."""
+        self.h.copy_(span.unsqueeze(1))
+        self.list[0].copy_(y)
+        self.count = 1
+
+    def put(self, k: Tensor) -> None:
+        """Write h k."""
+        torch.mul(k, self.h, out=self.list[self.count])
+        self.count += 1
+
+    def sum(self, weights: Tensor) -> Tensor:
+        """As there, by one product of a matrix and a vector."""
+        total = torch.mv(self.heads[self.count], weights)
+        return (total if self.size is None else total[: self.size]).view_as(self.h)
+
+    def all(self) -> Tensor:
+        """The products; the buffer itself."""
+        return self.rows[1:]
+
+
+@dataclass(frozen=True)
+class _Reusing(RungeKutta):
+    """A method with one buffer for all steps."""
+
+    buffer: _Buffer
+
+    def _buffer(self, y: Tensor) -> _Buffer:
+        return self.buffer

@@ -261,13 +261,15 @@ class Bound:
     def __init__(self, term: Any, layout: Layout, args: tuple[Any, ...] = ()) -> None:
         self.term, self.layout, self.args = term, layout, args
         self.evaluations = self.diffusions = 0
+        # A control's pieces are told apart by the exact time.
+        self._exact_times = isinstance(term, CDE) or layout.real_dtype == torch.float64
         self._checked = False
 
     def field(self, t: Tensor, y: Tensor) -> Tensor:
         """The field, or drift, of flat states (batch, size) at times (batch,)."""
         self.evaluations += 1
         layout = self.layout
-        times = t if isinstance(self.term, CDE) else t.to(layout.real_dtype)
+        times = t if self._exact_times else t.to(layout.real_dtype)
         result = self.term.field(times, layout.unflatten(y), *self.args)
         if not self._checked:
             layout.check(result, "the field")

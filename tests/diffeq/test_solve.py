@@ -151,6 +151,18 @@ def test_a_trajectory_does_not_see_the_others() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_rounding_does_not_see_the_others(size: int, dtype: torch.dtype) -> None:
+    y0 = normal(1, torch.arange(40), (size,), dtype=torch.float64).to(dtype)
+    ts = torch.tensor([0.3, 1.1, 2.0])
+    whole = solve(ODE(lambda t, y: -y * (1 + y**2)), y0, 0.0, 2.0, ts=ts, solver="dopri5").ys
+    for part in ([5], [39, 0, 17], [*range(3, 14)]):
+        assert torch.equal(
+            solve(ODE(lambda t, y: -y * (1 + y**2)), y0[part], 0.0, 2.0, ts=ts, solver="dopri5").ys, whole[part]
+        )
+
+
 def test_steps_of_their_own_pay_for_oscillators_out_of_phase() -> None:
     limit = solve(ODE(van_der_pol), torch.tensor([[2.0, 0.0]]).double(), 0.0, 60.0, max_steps=20_000).ys
     # The period is 19.08; start all around the limit cycle.

@@ -47,8 +47,8 @@ def _draw(seed: int, name: str, samples: Tensor, shape: tuple[int, ...], device:
 
 
 def _plane(grid: Grid) -> None:
-    if grid.dims != 2:
-        raise ValueError(f"grid must have two axes, got {grid.dims}")
+    if grid.length != (1.0, 1.0) or grid.origin != (0.0, 0.0):
+        raise ValueError(f"grid must be the unit square, got lengths {grid.length} and origin {grid.origin}")
 
 
 def _shown(field: str) -> None:
@@ -128,9 +128,8 @@ def _swirl(
 ) -> Tensor:
     """Vorticity Σ α_i/σ_i exp(-|x - x_i|²/2σ_i²) over a periodic box, α uniform in (-1, 1)."""
     draws = _draw(seed, "vortices", samples, (count, 4), device)
-    low, side = (torch.tensor(t, dtype=torch.float64, device=device) for t in (grid.origin, grid.length))
     sigma = width[0] + (width[1] - width[0]) * draws[..., 2]
-    return gaussian_bumps(grid, low + side * draws[..., :2], sigma, (2 * draws[..., 3] - 1) / sigma, at=at)
+    return gaussian_bumps(grid, draws[..., :2], sigma, (2 * draws[..., 3] - 1) / sigma, at=at)
 
 
 def vortices(
@@ -160,10 +159,8 @@ def _cells(values: Tensor, grid: Grid, at: str, moved: tuple[Tensor, Tensor] | N
     """values (batch, channels, cells, cells) spread over a box of as many equal rectangles, whose coordinates may be moved."""
     count = values.shape[-1]
     places = []
-    for axis, (x, low, side) in enumerate(
-        zip(grid.coordinates(at, device=values.device), grid.origin, grid.length, strict=True)
-    ):
-        share = (x - low) / side + (0.0 if moved is None else moved[axis])
+    for axis, x in enumerate(grid.coordinates(at, device=values.device)):
+        share = x if moved is None else x + moved[axis]
         places.append((share * count).floor().long().remainder(count))
     row, column = torch.broadcast_tensors(*places)
     if moved is None:
@@ -236,8 +233,8 @@ def tracer_disc(
 ) -> Float[Tensor, "1 1 nx ny"]:
     """One within ``radius`` of the middle of the box, zero beyond."""
     _plane(grid)
-    parts = zip(grid.coordinates(at, device=device), grid.origin, grid.length, strict=True)
-    square = torch.as_tensor(sum((x - low - side / 2).square() for x, low, side in parts))
+    x, y = grid.coordinates(at, device=device)
+    square = (x - 0.5).square() + (y - 0.5).square()
     return (square <= radius**2)[None, None].to(dtype)
 
 
@@ -265,7 +262,7 @@ def quadrants(
     values = torch.cat([density, 2 * draws[:, 1:3] - 1, pressure], 1)
     moved = None
     if curvature:
-        x, y = ((c / side).flatten() for c, side in zip(grid.coordinates(at, device=device), grid.length, strict=True))
+        x, y = (c.flatten() for c in grid.coordinates(at, device=device))
         along = (_profiles(seed, f"curves {axis}", samples, s, 1, 10, device)[:, 0] for axis, s in enumerate((y, x)))
         bend_x, bend_y = (curvature * a for a in along)
         moved = (bend_x[:, None, :], bend_y[:, :, None])
@@ -372,7 +369,6 @@ def gaussian_sources(
     own = fold_in(seed, "gaussian sources")
     count = torch.ceil(_draw(own, "count", samples, (), device).log() / math.log1p(-chance)).clamp(1, most)
     draws = _draw(own, "places", samples, (most, 3), device)
-    low, side = (torch.tensor(t, dtype=torch.float64, device=device) for t in (grid.origin, grid.length))
     sigma = width[0] + (width[1] - width[0]) * draws[..., 2]
     height = (torch.arange(most, device=device) < count[:, None]).double()
-    return gaussian_bumps(grid, low + side * draws[..., :2], sigma, height, periodic=False, at=at).to(dtype)
+    return gaussian_bumps(grid, draws[..., :2], sigma, height, periodic=False, at=at).to(dtype)

@@ -767,6 +767,13 @@ def test_a_run_equals_a_written_file(tmp_path):
     assert not run(tmp_path / "a.hdf5", settings={"seed": 0})
 
 
+def test_a_disk_may_take_part_of_the_bytes(tmp_path, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, place: whole(descriptor, data[:100], place))
+    run(tmp_path / "a.hdf5")
+    assert torch.equal(Reader(tmp_path / "a.hdf5", "scalar_1d").batch(range(7)), _make()(torch.arange(7)))
+
+
 def test_a_run_goes_on_after_an_error_but_not_with_other_settings(tmp_path):
     calls = []
 

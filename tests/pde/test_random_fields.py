@@ -205,6 +205,9 @@ def test_fourier_series_is_the_stated_sum_with_uniform_coefficients():
         assert 1.99 < part.max() <= 2.0
         assert part.mean().item() == pytest.approx(1.25, abs=0.02)
         assert part.var().item() == pytest.approx(1.5**2 / 12, rel=0.05)
+    plain = fields.fourier_series(0, torch.arange(3000), grid, 3, dtype=F64, at="nodes")
+    # The same draws in the default bounds, -1 and 1.
+    torch.testing.assert_close(fourier.coefficients(plain, 1)[:, 0, 1:4].real, (2 * (a - 0.5) / 1.5 - 1) / 2)
     damped = fields.fourier_series(
         0, torch.arange(9), grid, 3, bounds=(0.5, 2.0), spectrum=lambda k: 1 / k, dtype=F64, at="nodes"
     )

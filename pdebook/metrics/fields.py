@@ -6,7 +6,8 @@ times and channels, so that curves over time are there; a mean over them is the 
 | name | definition, e the error |
 |---|---|
 | rmse | mean_b sqrt(mean_x e²) |
-| nrmse | mean_b sqrt(mean_x e²) / sqrt(mean_x u²) |
+| nrmse | mean_b sqrt(mean_x e²) / sqrt(mean_x u²), the relative L2 error |
+| relative_l1, relative_h1 | the same in L1, and in H1 by Fourier derivatives (by finite differences on a grid with ends) |
 | crmse | sqrt(mean_b (mean_x e)²): the error of what should be conserved |
 | brmse | mean_b of the root mean square of e on the faces of the grid, a corner counted once for each of its faces |
 | max | max_{b,x} of the error's size |
@@ -16,13 +17,15 @@ Source: Takamoto et al. 2022, PDEBench, appendix B and its code, which divides s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pdebook.fourier import check_length, coefficients, multiplicity, shells
+from pdebook.losses import relative_h1, relative_lp
 
 __all__ = ["FieldMetrics", "correlation", "crossing_time"]
 
@@ -46,7 +49,8 @@ class FieldMetrics:
         dims: axes of the grid, 1 to 3.
         cuts: c and d: 4 and 12.
         convention: of the bands.
-        length: length of each axis, for "official".
+        length: length of each axis, for "official" and H1.
+        periodic: whether the grid is, for H1.
     Raises:
         ValueError: arguments out of range; on use, shapes that differ, and no samples.
     """
@@ -58,6 +62,7 @@ class FieldMetrics:
         cuts: tuple[int, int] = (4, 12),
         convention: str = "isotropic",
         length: Sequence[float | int] | float | int = 1.0,
+        periodic: bool = True,
     ) -> None:
         if dims not in (1, 2, 3):
             raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
@@ -66,7 +71,7 @@ class FieldMetrics:
         if convention not in ("isotropic", "paper", "official"):
             raise ValueError(f"convention must be 'isotropic', 'paper' or 'official', got {convention!r}")
         self.dims, self.cuts, self.convention = dims, cuts, convention
-        self.volume = math.prod(check_length(length, dims))
+        self.length, self.periodic = check_length(length, dims), periodic
         self.count = 0
         self._sums: dict[str, Tensor] = {}
         self._largest: Tensor | None = None
@@ -85,6 +90,15 @@ class FieldMetrics:
         parts = {
             "rmse": root,
             "nrmse": root / target.double().square().mean(grid).sqrt(),
+            "relative_l1": self._relative(relative_lp, prediction, target, p=1),
+            "relative_h1": self._relative(
+                relative_h1,
+                prediction,
+                target,
+                length=self.length,
+                periodic=self.periodic,
+                method="spectral" if self.periodic else "central2",
+            ),
             "crmse": error.mean(grid).square(),
             "brmse": self._faces(error),
             "bands": self._bands(error),
@@ -109,9 +123,14 @@ class FieldMetrics:
         bands = means.pop("bands")
         means["crmse"] = means["crmse"].sqrt()
         if self.convention == "official":
-            root = bands.sqrt() * self.volume
+            root = bands.sqrt() * math.prod(self.length)
             bands = torch.stack([root[..., a:b].mean(-1) for a, b in self._edges(root.shape[-1])], -1)
         return means | {"max": self._largest} | {f"frmse_{name}": bands[..., i] for i, name in enumerate(BANDS)}
+
+    def _relative(self, norm: Callable[..., Tensor], prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Of each field by itself, whatever axes stand before the grid."""
+        pair = (u.double().unsqueeze(1) for u in (prediction, target))
+        return norm(*pair, dims=self.dims, over="grid", mean=False, **options)[:, 0]
 
     def _edges(self, count: int) -> list[tuple[int, int]]:
         low, high = self.cuts

@@ -81,11 +81,14 @@ def _normal(parameter: Tensor, std: float) -> None:
 class Factorized(nn.Module):
     """A complex tensor of a given shape, stored as real pairs.
 
-    Attributes:
-        shape: of the tensor.
-        shared: whether the first axis counts layers that share it.
+    Args:
+        shape: of the tensor: ([layers], inputs, outputs, *modes), or ([layers], channels, *modes).
         separable: whether one axis of channels stands for inputs and outputs.
+        shared: whether there is a first axis, of layers that share the tensor.
+    Attributes:
         rank: ranks of the factors, as integers.
+    Raises:
+        ValueError: a shape with too few axes, or a rank out of range.
     """
 
     kind: ClassVar[str]
@@ -204,12 +207,7 @@ class Tucker(Factorized):
 
     Only the modes' factors are expanded, to a small matrix for each mode between the ranks of the channels; inputs and outputs
     go through their factors.
-
-    Args:
-        shape: of the tensor.
-        rank: see ``tucker_rank``.
-        separable: one axis of channels.
-        shared: a first axis of layers.
+    ``rank``: see ``tucker_rank``.
     """
 
     kind = "tucker"
@@ -273,12 +271,7 @@ def _through(x: Tensor, matrix: Tensor) -> Tensor:
 
 class CP(Factorized):
     """W = Σ_r λ_r u_r^(1) ⊗ ... ⊗ u_r^(N): weights of the R terms, and a factor (s_k, R) for each axis.
-
-    Args:
-        shape: of the tensor.
-        rank: see ``cp_rank``.
-        separable: one axis of channels.
-        shared: a first axis of layers.
+    ``rank``: see ``cp_rank``.
     """
 
     kind = "cp"
@@ -343,12 +336,7 @@ def _at(factors: list[Tensor], channels: int, places: Places) -> list[Tensor]:
 
 class TensorTrain(Factorized):
     """W_{i_1 ... i_N} = G_1[i_1] ... G_N[i_N] with cores (r_{k-1}, s_k, r_k), r_0 = r_N = 1.
-
-    Args:
-        shape: of the tensor.
-        rank: interior ranks; see ``tt_rank``.
-        separable: one axis of channels.
-        shared: a first axis of layers.
+    ``rank``: those between the cores; see ``tt_rank``.
     """
 
     kind = "tt"

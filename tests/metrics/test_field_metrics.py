@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pdebook.losses import relative_h1
 from pdebook.metrics.fields import FieldMetrics, correlation, crossing_time
 
 CONVENTIONS = ("isotropic", "paper", "official")
@@ -39,11 +40,25 @@ def test_errors_by_definition():
     torch.testing.assert_close(found["rmse"], e.square().mean((-2, -1)).sqrt().mean(0))
     ratio = e.square().mean((-2, -1)).sqrt() / target.square().mean((-2, -1)).sqrt()
     torch.testing.assert_close(found["nrmse"], ratio.mean(0))
+    torch.testing.assert_close(found["relative_l1"], (e.abs().mean((-2, -1)) / target.abs().mean((-2, -1))).mean(0))
     torch.testing.assert_close(found["crmse"], e.sum((-2, -1)).square().mean(0).sqrt() / 48)
     torch.testing.assert_close(found["max"], e.abs().amax((0, 3, 4)))
     edges = e[..., 0, :].square().sum(-1) + e[..., -1, :].square().sum(-1)
     edges = edges + e[..., :, 0].square().sum(-1) + e[..., :, -1].square().sum(-1)
     torch.testing.assert_close(found["brmse"], (edges / (2 * 8 + 2 * 6)).sqrt().mean(0))
+
+
+@pytest.mark.parametrize(("periodic", "method"), [(True, "spectral"), (False, "central2")])
+def test_relative_h1_of_each_channel(periodic, method):
+    prediction, target = fields(3, 2, 8, 6), fields(3, 2, 8, 6, seed=1)
+    options = {"length": (2.0, 3.0), "periodic": periodic}
+    expected = relative_h1(prediction, target, dims=2, over="grid", method=method, mean=False, **options).mean(0)
+    torch.testing.assert_close(metrics(prediction, target, 2, **options)["relative_h1"], expected)
+    # Without channels, and with times besides.
+    alone = metrics(prediction[:, 0], target[:, 0], 2, **options)["relative_h1"]
+    torch.testing.assert_close(alone, expected[0])
+    timed = metrics(prediction[:, None], target[:, None], 2, **options)["relative_h1"]
+    torch.testing.assert_close(timed, expected[None])
 
 
 def test_ends_of_an_interval():

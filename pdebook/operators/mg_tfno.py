@@ -1,7 +1,7 @@
 """Multi-grid domain decomposition: patches of a field that still see the whole of it.
 
-A grid of n points an axis is cut into P = 2^Λ patches of s = n / P points an axis. Patch (i, j) is given to the network on Λ + 1 levels at
-once: the patch itself with p points around it, and on level l a window of as many points, s + 2p, of the field with every 2^l-th
+A grid of n points an axis is cut into P = 2^Λ patches of s = n / P points an axis. Patch (i, j) is given to the network on Λ + 1
+levels at once: the patch itself with p points around it, and on level l a window of as many points, s + 2p, of the field with every 2^l-th
 point, with the same centre. Level Λ covers the whole domain. All patches are samples of one network, so the largest field that
 it meets has (s + 2p)^d points instead of n^d.
 
@@ -80,6 +80,12 @@ def _windows(x: Tensor, axis: int, starts: Tensor, width: int, boundary: str) ->
     return taken
 
 
+def _cut(x: Tensor, dims: int, part: slice) -> Tensor:
+    """The same part of every axis of the grid."""
+    index: tuple[Any, ...] = (..., *[part] * dims)
+    return x[index]
+
+
 def patches(
     x: Float[Tensor, "batch channel *grid"],
     levels: int,
@@ -117,7 +123,7 @@ def patches(
         if coarsening == "spectral":
             coarse = resample(x, [n // factor for n in size])
         else:
-            coarse = x[(..., *[slice(None, None, factor)] * dims)]
+            coarse = _cut(x, dims, slice(None, None, factor))
         for axis in range(dims):
             starts = window_starts(size[axis], levels, padding, level)
             coarse = _windows(coarse, 2 + 2 * axis, starts, s[axis] + 2 * padding, boundary)
@@ -145,7 +151,7 @@ def stitch(
         raise ValueError(f"y must hold a multiple of {count}^{dims} patches, got {len(y)}")
     if padding < 0 or any(w <= 2 * padding for w in y.shape[2:]):
         raise ValueError(f"padding must leave a point of the windows {tuple(y.shape[2:])}, got {padding}")
-    y = y[(..., *[slice(padding, w - padding) for w in y.shape[2:]])]
+    y = _cut(y, dims, slice(padding, -padding if padding else None))
     y = y.unflatten(0, (-1, *[count] * dims))
     order = [0, 1 + dims]
     for axis in range(dims):

@@ -236,6 +236,7 @@ def test_the_official_order_and_split(tmp_path):
     assert counts == (range(19640), range(19640, 19760), range(19760, 20000))
     assert split(15000, LAYOUTS["poseidon_allen_cahn"].test).train == range(14700)
     assert Reader(path, "cfd_2d").split(0.4).test == range(1)
+    assert Reader(path, "cfd_2d").split() == split(3, "first", 0.1)
 
 
 def test_the_frame_of_a_time(tmp_path):

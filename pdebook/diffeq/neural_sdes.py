@@ -13,7 +13,7 @@ Source: Kidger 2022, On neural differential equations (arXiv:2202.02435), chapte
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -134,7 +134,7 @@ class CDEDiscriminator(nn.Module):
 
 
 @torch.no_grad()
-def clip_weights(module: nn.Module, by: Literal["outputs", "inputs"] = "outputs") -> None:
+def clip_weights(module: nn.Module, by: str = "outputs") -> None:
     """Clip the weights of every linear map, in place, to ±1/outputs or ±1/inputs; biases stay.
 
     Columns then sum to at most 1 in size, or rows do: each map, and with LipSwish or tanh each perceptron, has Lipschitz constant
@@ -181,7 +181,7 @@ class SDEGAN(nn.Module):
     def forward(
         self,
         times: Float[Tensor, " time"],
-        real: Float[Tensor, "batch time channels"],
+        real: Float[Tensor, "series time channels"],
         v: Float[Tensor, "batch start"],
         w: Float[Tensor, "batch time noise"],
     ) -> Float[Tensor, ""]:

@@ -110,7 +110,7 @@ def test_clipping_bounds_the_lipschitz_constant(by: str, order: float) -> None:
         return float(jacobian.detach().abs().sum(1 if order == 1 else 2).max())
 
     assert constant() > 10
-    clip_weights(net, by)  # type: ignore[arg-type]
+    clip_weights(net, by)
     assert constant() <= 1.0
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
     for layer, bias in zip(layers, biases, strict=True):
@@ -118,13 +118,13 @@ def test_clipping_bounds_the_lipschitz_constant(by: str, order: float) -> None:
         bound = 1.0 / (layer.out_features if by == "outputs" else layer.in_features)
         assert layer.weight.abs().max() == bound
     before = [layer.weight.clone() for layer in layers]
-    clip_weights(net, by)  # type: ignore[arg-type]
+    clip_weights(net, by)
     assert all(torch.equal(layer.weight, old) for layer, old in zip(layers, before, strict=True))
 
 
 def test_clipping_refuses_another_word() -> None:
     with pytest.raises(ValueError, match="by must be 'outputs' or 'inputs', got 'rows'"):
-        clip_weights(nn.Linear(1, 1), "rows")  # type: ignore[arg-type]
+        clip_weights(nn.Linear(1, 1), "rows")
 
 
 def gan_case() -> tuple[SDEGAN, tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -219,9 +219,11 @@ def run(model: LatentSDE, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return model(SEEN, data, noise, PrecomputedPath(STEPS, path(STEPS, 3, batch, seed)), STEPS)
 
 
-def start_kl(mean: float = 0.7, std: float = 0.3) -> float:
+def start_kl(mean: float = 0.0, std: float = 1.0) -> float:
+    """KL of the posterior's start to a prior's."""
     one = torch.eye(2, dtype=F64)
-    return float(kl_gaussian(torch.full((2,), mean, dtype=F64), std**2 * one, torch.zeros(2, dtype=F64), one))
+    means = [torch.full((2,), value, dtype=F64) for value in (0.7, mean)]
+    return float(kl_gaussian(means[0], 0.3**2 * one, means[1], std**2 * one))
 
 
 def test_kl_of_shifted_drifts_is_exact() -> None:
@@ -234,10 +236,14 @@ def test_kl_of_shifted_drifts_is_exact() -> None:
 def test_equal_drifts_cost_only_the_start_and_no_start_costs_nothing() -> None:
     model = latent_case((-0.5, 0.1), (-0.5, 0.1), 0.25)
     torch.testing.assert_close(run(model, 3)[1], torch.full((3,), start_kl(), dtype=F64), rtol=1e-12, atol=0)
-    with torch.no_grad():
-        model.prior_mean.fill_(0.7)
-        model.prior_log_std.fill_(math.log(0.3))
-    assert run(model, 3)[1].abs().max() < 1e-14
+    for mean, std in ((0.2, 0.5), (0.7, 0.3)):
+        with torch.no_grad():
+            model.prior_mean.fill_(mean)
+            model.prior_log_std.fill_(math.log(std))
+        torch.testing.assert_close(
+            run(model, 3)[1], torch.full((3,), start_kl(mean, std), dtype=F64), rtol=1e-12, atol=1e-14
+        )
+    assert start_kl(0.7, 0.3) == pytest.approx(0.0, abs=1e-14)
 
 
 def test_kl_of_ornstein_uhlenbeck_processes_against_the_closed_form() -> None:

@@ -1,9 +1,9 @@
 """Multi-grid domain decomposition: patches of a field that still see the whole of it.
 
-A grid of n points an axis is cut into P = 2^Λ patches of s = n / P points an axis. Patch (i, j) is given to the network on Λ + 1
-levels at once: the patch itself with p points around it, and on level l a window of as many points, s + 2p, of the field with every 2^l-th
-point, with the same centre. Level Λ covers the whole domain. All patches are samples of one network, so the largest field that
-it meets has (s + 2p)^d points instead of n^d.
+A grid of n points an axis is cut into P = 2^Λ patches of s = n / P points an axis. Patch (i, j) is given to the network on
+Λ + 1 levels at once: the patch itself with p points around it, and on level l a window of as many points, s + 2p, of the field
+with every 2^l-th point, with the same centre. Level Λ covers the whole domain. All patches are samples of one network, so the
+largest field that it meets has (s + 2p)^d points instead of n^d.
 
 The spectral weights of the layers, in factors and one tensor for all layers, are those of ``pdebook.nn.factorized``; the network is
 ``pdebook.nn.fno.FNO(..., weight="tucker", rank=0.1, joint=True)``.
@@ -120,10 +120,9 @@ def patches(
     parts = []
     for level in range(levels + 1):
         factor = 2**level
+        coarse = _cut(x, dims, slice(None, None, factor))
         if coarsening == "spectral":
-            coarse = resample(x, [n // factor for n in size])
-        else:
-            coarse = _cut(x, dims, slice(None, None, factor))
+            coarse = resample(x, coarse.shape[2:])
         for axis in range(dims):
             starts = window_starts(size[axis], levels, padding, level)
             coarse = _windows(coarse, 2 + 2 * axis, starts, s[axis] + 2 * padding, boundary)

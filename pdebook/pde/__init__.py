@@ -13,4 +13,9 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``darcy`` | Darcy's flow, steady and as PDEBench stores it; implicit diffusion in time |
 | ``mac`` | incompressible flow on staggered grids: projection, transport, diffusion, forces |
 | ``sorption`` | diffusion with sorption, implicit |
+| ``spectral`` | Fourier basis of a periodic grid: derivatives, Poisson's equation, divergence-free fields, dealiasing |
+| ``etd``, ``imex`` | exponential and implicit-explicit methods as functions of the linear part |
+| ``semilinear`` | what a semilinear equation is, and the stepper that all share: rollouts, gradients, failures |
+| ``equations``, ``navier_stokes`` | eleven semilinear equations: advection to Gray-Scott; incompressible flow in two and three dimensions |
+| ``exact`` | smooth exact and manufactured solutions |
 """

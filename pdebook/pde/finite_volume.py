@@ -182,7 +182,7 @@ class FiniteVolume:
 
     def _clock(self, t: Any, u: Tensor) -> Tensor:
         """A number or (batch,) as (batch or 1, 1, 1, ...) in u's type."""
-        return torch.as_tensor(t, device=u.device).to(u.dtype).reshape(-1, *[1] * (u.ndim - 1))
+        return torch.as_tensor(t, dtype=u.dtype, device=u.device).reshape(-1, *[1] * (u.ndim - 1))
 
     def _step(self, u: Tensor, w: Tensor, dt: Any, t: Any) -> Tensor:
         """One step from u, whose primitive variables are w."""

@@ -102,7 +102,8 @@ class _Convection(Semilinear):
         scale = self.cast("convection", c)
         if self.grid.dims == 1:
             u = basis.inverse(c)
-            return basis.forward(u * u) * (ik * (-0.5 * scale))
+            flux = basis.constant("flux", c)
+            return basis.forward(u * u) * (flux if isinstance(scale, float) and scale == 1.0 else flux * scale)
         d = self.grid.dims
         slopes = (ik * c.unsqueeze(2)).flatten(1, 2)
         fields = basis.inverse(torch.cat([c, slopes], 1))
@@ -211,7 +212,7 @@ class KuramotoSivashinsky(Semilinear):
         basis, ik = self.basis, self.basis.constant("gradient", c)
         if self.form == "convection":
             u = basis.inverse(c)
-            return basis.forward(u * u) * (-0.5 * ik)
+            return basis.forward(u * u) * basis.constant("flux", c)
         slopes = basis.inverse(ik * c)
         square = (slopes * slopes).sum(1, keepdim=True)
         return -0.5 * basis.forward(square - square.mean(tuple(range(2, square.ndim)), keepdim=True))

@@ -70,8 +70,8 @@ class Spectral:
         """A symbol in the precision and on the device of some coefficients or field.
 
         Args:
-            name: "gradient", (dims, *modes): i k_j; "laplacian": -|k|²; "inverse laplacian", zero at the mean; "squares": |k|² of the
-                first derivatives, Σ_j k_j² without the modes n/2; "stream", 1/"squares" where that is not zero; "mask".
+            name: "gradient", (dims, *modes): i k_j, without the modes n/2; "flux": -i k_j/2; "laplacian": -|k|²; "inverse
+                laplacian", zero at the mean; "stream": 1/Σ_j k_j² of the gradient's k_j, zero where they all are; "mask".
             like: coefficients (complex), or a field (real): symbols that are real become real for a field.
         """
         key = (name, like.dtype, like.device)
@@ -230,8 +230,8 @@ def _inverse(symbol: Tensor) -> Tensor:
 
 _SYMBOLS: dict[str, Callable[[Spectral], Tensor]] = {
     "gradient": _gradient,
+    "flux": lambda basis: -0.5 * basis.gradient_symbol,
     "laplacian": _laplacian,
     "inverse laplacian": lambda basis: _inverse(_laplacian(basis)),
-    "squares": lambda basis: basis.gradient_symbol.imag.square().sum(0),
     "stream": lambda basis: _inverse(basis.gradient_symbol.imag.square().sum(0)),
 }

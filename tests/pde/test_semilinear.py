@@ -43,18 +43,17 @@ def burgers() -> tuple[Burgers, Tensor]:
 @pytest.mark.parametrize("name", METHODS)
 def test_orders(name: str, burgers: tuple[Burgers, Tensor]) -> None:
     equation, end = burgers
-    counts = (50, 100)
+    counts = (25, 50)
     with torch.no_grad():
         errors = [
             float((Stepper(equation, 0.5 / n, name).rollout(sine(LINE), n, n)[:, 0] - end).abs().max()) for n in counts
         ]
     order = METHODS[name].order
     # ars443 reaches its order late where the implicit part matters.
-    slack = 0.15 if name == "ars443" else 0.08
+    slack = 0.15 if name == "ars443" else 0.1
     assert observed_order(errors, n=counts).order == pytest.approx(order, abs=slack)
     if name == "etdrk4":
-        assert errors[0] == pytest.approx(2.5e-8, rel=0.05)
-        assert errors[1] == pytest.approx(1.6e-9, rel=0.05)
+        assert errors == pytest.approx([3.8e-7, 2.5e-8], rel=0.03)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -72,7 +71,7 @@ def test_orders_with_coupled_channels_and_a_source_in_time(name: str) -> None:
 
     bare = FitzHughNagumo(grid, (0.1, 0.2), 0.1)
     equation = FitzHughNagumo(grid, (0.1, 0.2), 0.1, source=lambda t: rate(t) - bare.rhs(at(t)))
-    counts = (10, 20, 40)
+    counts = (10, 20)
     with torch.no_grad():
         errors = [
             float((Stepper(equation, 1.0 / n, name).rollout(at(0.5), n, n, t=0.5)[:, 0] - at(1.5)).abs().max())

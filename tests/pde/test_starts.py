@@ -344,6 +344,9 @@ def test_orszag_tang_and_blast():
     b = starts.blast(Grid((20, 20, 20), 2.0, -1.0), radius=torch.tensor([0.3, 0.6]), inner=7.0, dtype=F64)
     inside = Grid((20, 20, 20), 2.0, -1.0).mesh().square().sum(0).sqrt() < 0.6
     assert torch.equal(b[1, 4] == 7.0, inside)
+    plain = starts.blast(Grid((100, 100)), dtype=F64)[0, 3]
+    assert plain.unique().tolist() == [0.1, 10.0]
+    assert (plain == 10.0).double().mean().item() == pytest.approx(0.01 * math.pi, rel=0.02)
     assert torch.equal(b[1, 4] == 0.1, ~inside)
     assert b.shape == (2, 5, 20, 20, 20)
     assert (b[:, 0] == 1).all()

@@ -217,11 +217,13 @@ def test_modes_beyond_the_mask_see_the_linear_part_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["etdrk4", "sbdf3", "cnab2"])
-def test_saving_does_not_change_the_steps(name: str) -> None:
+def test_saving_does_not_change_the_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stepper = Stepper(Burgers(LINE, 0.05), 0.01, name)
     u = sine(LINE, (1.0, 0.5))
     every = stepper.rollout(u, 6)
     assert every.shape == (2, 6, 1, 128)
+    torch.testing.assert_close(stepper.rollout(u, 6, 3), every[:, 2::3])
+    monkeypatch.setattr("pdebook.pde.semilinear._STRETCH", 2)
     torch.testing.assert_close(stepper.rollout(u, 6, 3), every[:, 2::3])
     if name == "etdrk4":
         for k in range(6):
@@ -365,6 +367,8 @@ def test_a_sample_that_diverges_is_named_with_step_and_time(monkeypatch: pytest.
         stepper.rollout(u, 60, 30, t=2.0)
     assert caught.value.first_bad[[0, 2]].tolist() == [0, 0]
     assert 1 <= caught.value.first_bad[1] < caught.value.first_bad[3] < 60
+    each = stepper.rollout(u, 60, check=False).flatten(2).isfinite().all(2)
+    assert caught.value.first_bad[[1, 3]].tolist() == (each[[1, 3]].sum(1) + 1).tolist()
     assert caught.value.result[[0, 2]].isfinite().all()
     assert not caught.value.result[[1, 3], -1].isfinite().any()
     assert not stepper.rollout(u, 60, 30, check=False)[1].isfinite().all()

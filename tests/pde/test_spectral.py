@@ -131,8 +131,11 @@ def test_fields_of_several_symbols(n: int) -> None:
     basis = Spectral(Grid((n, n)), 2)
     c = basis.forward(noise(basis.grid, 1, batch=1))
     symbols = basis.constant("gradient", c)
-    for field, symbol in zip(basis.fields(symbols, c), symbols, strict=True):
+    fields = basis.fields(symbols, c)
+    for field, symbol in zip(fields, symbols, strict=True):
         close(field, basis.inverse(symbol * c))
+    together = fields[0].untyped_storage().data_ptr() == fields[1].untyped_storage().data_ptr()
+    assert together == (n == 16)
 
 
 def test_gradients() -> None:

@@ -11,6 +11,7 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``file_layouts``, ``files``, ``file_writer`` | the benchmarks' files: layouts as data, lazy reading, atomic and resumable writing |
 | ``elliptic`` | Poisson's equation by fast transforms, -∇·(a ∇u) + c u = f by preconditioned CG, obstacles |
 | ``darcy`` | Darcy's flow, steady and as PDEBench stores it; implicit diffusion in time |
+| ``interpolation`` | between points along an axis, limited or learned, and anywhere for paths |
 | ``mac`` | incompressible flow on staggered grids: projection, transport, diffusion, forces |
 | ``sorption`` | diffusion with sorption, implicit |
 | ``spectral`` | Fourier basis of a periodic grid: derivatives, Poisson's equation, divergence-free fields, dealiasing |

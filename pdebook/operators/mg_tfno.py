@@ -13,7 +13,7 @@ TMLR 2024.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pdebook.fourier import resample
 
-__all__ = ["Compression", "MultiGrid", "compression", "patches", "stitch", "window_starts"]
+__all__ = ["Compression", "MultiGrid", "compression", "patches", "saved_bytes", "stitch", "window_starts"]
 
 BOUNDARIES = ("periodic", "reflect", "zeros")
 COARSENINGS = ("stride", "spectral")
@@ -183,6 +183,29 @@ def compression(size: Sequence[int], levels: int, padding: int) -> Compression:
     s = _check(size, levels, padding)
     points = math.prod(size) / math.prod(n + 2 * padding for n in s)
     return Compression(points, points / (levels + 1))
+
+
+def saved_bytes(run: Callable[[], Any], *, without: nn.Module | None = None) -> int:
+    """Bytes that automatic differentiation keeps from a forward pass for the backward pass, each storage once.
+
+    Args:
+        run: the forward pass; what it returns is held while the bytes are counted.
+        without: a module whose parameters are not counted.
+    """
+    known = {p.untyped_storage().data_ptr() for p in (without.parameters() if without is not None else ())}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    total = sum(found.values())
+    del result
+    return total
 
 
 class _Gather(torch.autograd.Function):

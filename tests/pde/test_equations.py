@@ -136,6 +136,25 @@ def test_a_line_in_the_plane(axis: int) -> None:
     torch.testing.assert_close(result[:, 0, :, 3] if axis == 0 else result[:, 0, 3], truth[:, 0])
 
 
+@pytest.mark.parametrize("size", [(18, 16), (16, 18, 16)])
+def test_every_component_is_carried_along_every_axis(size: tuple[int, ...]) -> None:
+    grid = Grid(size)
+    equation = Burgers(grid, 0.02)
+    u = smooth(grid, grid.dims)
+    basis = equation.whole
+    carried = (basis.jacobian(u) * u.unsqueeze(1)).sum(2)
+    torch.testing.assert_close(equation.rhs(u), 0.02 * basis.laplacian(u) - carried)
+    convection = KortewegDeVries(grid, 3.0, 0.0)
+    torch.testing.assert_close(convection.rhs(u), -3.0 * carried)
+
+
+def test_rates_of_gray_and_scott() -> None:
+    grid = Grid((8, 8))
+    u = torch.tensor([0.7, 0.3], dtype=torch.float64)[None, :, None, None].expand(1, 2, 8, 8)
+    rate = GrayScott(grid, feed=0.04, kill=0.06).rhs(u)[0, :, 0, 0].tolist()
+    assert rate == pytest.approx([0.04 * 0.3 - 0.7 * 0.09, 0.7 * 0.09 - 0.1 * 0.3])
+
+
 def test_solitons_pass_each_other() -> None:
     grid = Grid(256, 50.0, -25.0)
     (x,) = grid.coordinates("nodes")

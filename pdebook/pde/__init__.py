@@ -16,7 +16,7 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``sorption`` | diffusion with sorption, implicit |
 | ``spectral`` | Fourier basis of a periodic grid: derivatives, Poisson's equation, divergence-free fields, dealiasing |
 | ``etd``, ``imex`` | exponential and implicit-explicit methods as functions of the linear part |
-| ``semilinear`` | what a semilinear equation is, and the stepper that all share: rollouts, gradients, failures |
+| ``equation``, ``semilinear`` | what a semilinear equation is; the stepper that all share: rollouts, gradients, failures |
 | ``equations``, ``navier_stokes`` | semilinear equations, from advection to Gray-Scott; incompressible flow in 2D and 3D |
 | ``exact`` | smooth exact and manufactured solutions |
 | ``finite_volume``, ``marching`` | the finite-volume method for conservation laws; steps in time, each sample its own |

@@ -1,6 +1,6 @@
 """Semilinear equations of one or a few fields: transport, waves that steepen, patterns and fronts.
 
-Each is a ``Semilinear``; hand it to a ``Stepper``. Parameters are numbers, or tensors (batch,) with one for each sample.
+Each is a ``Semilinear``; hand it to a ``semilinear.Stepper``. Parameters are numbers, or tensors (batch,) with one for each sample.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdebook.pde.equation import Number, Semilinear
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Number, Semilinear
 from pdebook.pde.spectral import Spectral
 
 __all__ = [

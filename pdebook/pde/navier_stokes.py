@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pdebook.pde.equation import Number, Semilinear
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Number, Semilinear
 from pdebook.pde.spectral import Spectral
 
 __all__ = ["NavierStokes", "Vorticity", "kolmogorov"]

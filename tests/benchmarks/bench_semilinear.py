@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pdebook.pde.equation import Semilinear
 from pdebook.pde.equations import Burgers, KuramotoSivashinsky
 from pdebook.pde.grid import Grid
 from pdebook.pde.navier_stokes import Vorticity
-from pdebook.pde.semilinear import Semilinear, Stepper
+from pdebook.pde.semilinear import Stepper
 from pdebook.rng import uniform
 
 try:

@@ -11,6 +11,7 @@ from pdebook.diffeq.controllers import PID
 from pdebook.diffeq.solve import solve
 from pdebook.diffeq.terms import ODE
 from pdebook.pde import exact
+from pdebook.pde.equation import Semilinear
 from pdebook.pde.equations import (
     EQUATIONS,
     Advection,
@@ -26,7 +27,7 @@ from pdebook.pde.equations import (
 )
 from pdebook.pde.grid import Grid
 from pdebook.pde.navier_stokes import NavierStokes, Vorticity
-from pdebook.pde.semilinear import Semilinear, Stepper
+from pdebook.pde.semilinear import Stepper
 
 TWO_PI = 2 * math.pi
 

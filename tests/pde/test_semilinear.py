@@ -15,10 +15,11 @@ from pdebook.diffeq.butcher import ButcherTableau
 from pdebook.diffeq.tableaus import HEUN, IMPLICIT_EULER, THREE_EIGHTHS
 from pdebook.metrics.order import observed_order
 from pdebook.pde import etd, exact, imex
+from pdebook.pde.equation import Semilinear, parameter
 from pdebook.pde.equations import Advection, Burgers, Diffusion, FisherKPP, FitzHughNagumo, GrayScott, KortewegDeVries
 from pdebook.pde.grid import Grid
 from pdebook.pde.navier_stokes import Vorticity
-from pdebook.pde.semilinear import METHODS, Diverged, Semilinear, Stepper, parameter
+from pdebook.pde.semilinear import METHODS, Diverged, Stepper
 from pdebook.pde.spectral import Spectral
 
 LINE = Grid(128)

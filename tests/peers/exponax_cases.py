@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pdebook.pde.equation import Semilinear
 from pdebook.pde.equations import AllenCahn, Burgers, FisherKPP, GrayScott, KuramotoSivashinsky
 from pdebook.pde.grid import Grid
 from pdebook.pde.navier_stokes import NavierStokes, Vorticity, kolmogorov
-from pdebook.pde.semilinear import Semilinear, Stepper
+from pdebook.pde.semilinear import Stepper
 
 TWO_PI = 2 * math.pi
 

@@ -505,3 +505,13 @@ def test_a_matrix_without_coupling_gives_what_numbers_give() -> None:
     for name in ("etdrk4", "ars443", "sbdf3"):
         results = [Stepper(kind(Grid(12)), 0.05, name).rollout(u, 4, 4) for kind in (Apart, Plain)]
         torch.testing.assert_close(*results)
+
+
+def test_a_source_that_is_a_function_keeps_the_batch_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    force = noise(3, 1, 12)
+    results = []
+    monkeypatch.setattr("pdebook.pde.semilinear._BLOCK", 12)
+    with torch.no_grad():
+        for source in (force, lambda t: force):
+            results.append(Stepper(Burgers(Grid(12), 0.1, source=source), 0.01).rollout(noise(3, 1, 12), 2, 2))
+    torch.testing.assert_close(*results)

@@ -509,9 +509,8 @@ def test_a_matrix_without_coupling_gives_what_numbers_give() -> None:
 
 def test_a_source_that_is_a_function_keeps_the_batch_together(monkeypatch: pytest.MonkeyPatch) -> None:
     force = noise(3, 1, 12)
-    results = []
     monkeypatch.setattr("pdebook.pde.semilinear._BLOCK", 12)
+    steppers = [Stepper(Burgers(Grid(12), 0.1, source=source), 0.01) for source in (force, lambda t: force)]
     with torch.no_grad():
-        for source in (force, lambda t: force):
-            results.append(Stepper(Burgers(Grid(12), 0.1, source=source), 0.01).rollout(noise(3, 1, 12), 2, 2))
+        results = [stepper.rollout(noise(3, 1, 12), 2, 2) for stepper in steppers]
     torch.testing.assert_close(*results)

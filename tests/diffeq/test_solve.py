@@ -18,6 +18,7 @@ from pdebook.diffeq.controllers import PID, Constant, Grid
 from pdebook.diffeq.implicit import DiagonallyImplicit
 from pdebook.diffeq.methods import SOLVERS
 from pdebook.diffeq.runge_kutta import RungeKutta
+from pdebook.diffeq.single_step import single_step
 from pdebook.diffeq.solve import SolveError, solve
 from pdebook.diffeq.tableaus import TABLEAUS
 from pdebook.diffeq.terms import CDE, ODE, Augmented, SecondOrder, shared_time
@@ -201,6 +202,49 @@ def test_the_controllers_formula() -> None:
     # A rejected step is not tried again as it was, whatever the past says.
     just_above, past = torch.tensor([1.0001]).double(), torch.tensor([1e-3]).double()
     assert float(PID(p=-2.0).factor(just_above, (past, past), 5)) == 0.9
+
+
+def test_the_past_of_the_controller_is_that_of_accepted_steps() -> None:
+    y0, control = torch.tensor([[2.0, 0.0], [0.1, 0.1]]).double(), PID(1e-5, 1e-5, p=0.4, i=0.3, d=0.05)
+    s = solve(ODE(van_der_pol), y0, 0.0, 6.0, solver="dopri5", controller=control, steps=True)
+    assert s.steps is not None
+    for k in range(2):
+        # The same by hand, one trajectory at a time.
+        t, y, past, ends = 0.0, y0[k : k + 1], (torch.ones(1).double(), torch.ones(1).double()), [0.0]
+        h = float(s.steps[1, k])
+        while t < 6.0 and len(ends) < 400:
+            h = min(h, 6.0 - t)
+            one = single_step(ODE(van_der_pol), t, y, h, solver="dopri5")
+            assert one.error is not None
+            ratio = control.ratio(one.error, y, one.y, (1e-5, 1e-5), None)
+            h_new = h * float(control.factor(ratio, past, 5))
+            if float(ratio) <= 1.0:
+                t, y, past = t + h, one.y, (ratio, past[0])
+                ends.append(t)
+            h = h_new
+        found = s.steps[: int(s.statistics.accepted[k]) + 1, k]
+        torch.testing.assert_close(found, torch.tensor(ends).double(), rtol=1e-6, atol=1e-6)
+    # No error at all is no reason to shrink.
+    rest = solve(ODE(lambda t, y: 0.0 * y), torch.ones(1, 1).double(), 0.0, 1e6, controller=control).statistics
+    assert int(rest.accepted) < 40
+
+
+def test_largest_step_and_directions_side_by_side() -> None:
+    y0, ends = pendulum_start(), torch.tensor([3.0, -3.0]).double()
+    control = PID(1e-6, 1e-6, max_step=0.1, jumps=(1.0, -1.0), land=True)
+    ts = torch.stack([torch.linspace(0, 3, 4), torch.linspace(0, -3, 4)]).double()
+    s = solve(TERM, y0, 0.0, ends, ts=ts, controller=control, steps=True)
+    assert s.steps is not None
+    assert float(s.steps.diff(dim=0).abs().max()) <= 0.1 * (1 + 1e-6)
+    tight = solve(TERM, y0, 0.0, ends, ts=ts, controller=PID(1e-11, 1e-11)).ys
+    torch.testing.assert_close(s.ys, tight, rtol=0, atol=1e-7)
+    # One step for both, also when one of them is through.
+    spans = torch.tensor([1.0, 5.0]).double()
+    shared = solve(TERM, y0, 0.0, spans, controller=PID(1e-6, 1e-6, scope="batch"))
+    assert int(shared.statistics.accepted[1]) > int(shared.statistics.accepted[0])
+    torch.testing.assert_close(
+        shared.ys, solve(TERM, y0, 0.0, spans, controller=PID(1e-11, 1e-11)).ys, rtol=0, atol=1e-4
+    )
 
 
 def test_statistics_count_what_was_done() -> None:

@@ -152,7 +152,7 @@ def search(
         # The smallest step with which one will be tried again; where to know it would wait for the device, the worst is assumed.
         retry = math.nan if waits else float(torch.where(good, torch.inf, h_new).amin())
         if not retry > smallest:
-            ratio = ratio.nan_to_num(nan=torch.inf)
+            ratio = ratio.nan_to_num(nan=torch.inf, posinf=torch.inf)
             h_new = proposed(ratio, moved)
             failed = running & ~accept & (h_new <= smallest)
             code = torch.where(ratio.isinf(), STATUS.index("not_finite"), STATUS.index("min_step"))

@@ -1,6 +1,6 @@
 """Runs the peers, compares them with ours, prints the differences, and stores the peers' results as small JSON files.
 
-    python tests/peers/make_references.py                   # diffusers (make peers)
+    python tests/peers/make_references.py                   # installed libraries (make peers)
     python tests/peers/make_references.py --official DIR    # and the papers' code: DIR holds clones named as their repositories
 
 A chapter brings its own peers in ``<slug>_official.py``: ``official(folder)`` runs the code of ``REPOSITORY`` in a clone, and
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusion_cases import ADAPTIVE, CASES, ours, ours_adaptive
@@ -32,7 +32,35 @@ OFFICIAL = {
     "unipc": ("https://github.com/wl-zhao/UniPC", "UniPC", "uni_pc.py"),
 }
 
-DIFFEQ: dict[str, tuple[str, ...]] = {"torchdiffeq": (), "torchode": (), "torchsde": (), "diffrax": ("jax",)}
+
+class Peer(NamedTuple):
+    """A library whose results ``references(*arguments)`` of a module here makes.
+
+    Attributes:
+        stored: name of the file.
+        package: the library.
+        module: what runs it.
+        companions: packages whose version matters too.
+        arguments: of ``references``.
+    """
+
+    stored: str
+    package: str
+    module: str
+    companions: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+PEERS = (
+    Peer("torchcde", "torchcde", "paths_peers", ("esig",)),
+    *(
+        Peer(name, name, "diffeq_peers", ("jax",) if name == "diffrax" else (), (name,))
+        for name in ("torchdiffeq", "torchode", "torchsde", "diffrax")
+    ),
+    Peer("exponax", "exponax", "exponax_peers", ("jax",)),
+    Peer("neuraloperator", "neuraloperator", "neuraloperator_peers", ("tensorly-torch",)),
+    Peer("mg_tfno", "neuraloperator", "mg_tfno_peers"),
+)
 
 CHAPTERS = ("deis", "pndm", "unified_sampling", "dpm_solver_v3")
 
@@ -104,21 +132,14 @@ def main() -> None:
             module = import_module(f"{slug}_official")
             if hasattr(module, "diffusers"):
                 store(f"{slug}_diffusers", module.diffusers(), {"package": "diffusers", "version": version})
-    for package, companion in (("torchcde", "esig"),):
+    for peer in PEERS:
         try:
-            source = {"package": package, "version": metadata.version(package), companion: metadata.version(companion)}
+            source = {"package": peer.package, "version": metadata.version(peer.package)}
+            source |= {companion: metadata.version(companion) for companion in peer.companions}
         except metadata.PackageNotFoundError as error:
-            print(f"{error.name} is not installed, the results of {package} are not compared (make peers installs it)")
+            print(f"{error.name} is not installed, {peer.stored} is not compared (make peers installs it)")
         else:
-            store(package, import_module("paths_peers").references(), source)
-    for package, companions in DIFFEQ.items():
-        try:
-            source = {"package": package, "version": metadata.version(package)}
-            source |= {companion: metadata.version(companion) for companion in companions}
-        except metadata.PackageNotFoundError as error:
-            print(f"{error.name} is not installed, the results of {package} are not compared (make peers installs it)")
-        else:
-            store(package, import_module("diffeq_peers").references(package), source)
+            store(peer.stored, import_module(peer.module).references(*peer.arguments), source)
     if folder is None:
         print("the official code is not compared (--official DIR)")
         return

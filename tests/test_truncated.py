@@ -99,6 +99,16 @@ def test_auto_takes_matrices_where_they_pay():
     assert truncated._choose("auto", (32, 32), (64, 1025)) == "crop"
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_conjugated_coefficients(backend):
+    """PyTorch conjugates by a flag; a real field's conjugate coefficients are those of the field mirrored."""
+    u = random_field((7, 9))
+    c = truncated.to_modes(u, (5, 5), backend=backend)
+    kept = truncated.from_modes(c, (5, 5), (7, 9), backend=backend)
+    mirrored = truncated.from_modes(c.conj(), (5, 5), (7, 9), backend=backend)
+    torch.testing.assert_close(mirrored, kept.flip((-2, -1)).roll((1, 1), (-2, -1)))
+
+
 def test_memory_of_the_matrix_form_has_the_modes_first():
     c = truncated.to_modes(random_field((8, 8)), (4, 4), backend="dft")
     assert c.movedim((0, 1), (-2, -1)).is_contiguous()

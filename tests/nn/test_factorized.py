@@ -49,6 +49,8 @@ def test_ranks_as_numbers() -> None:
     assert tucker_rank((4, 6, 5), (4, 6, 5)) == (4, 6, 5)
     assert tt_rank((4, 6, 5), (4, 5)) == (4, 5)
     assert cp_rank((4, 6, 5), 20) == 20
+    # c = 0.0198 solves 2e6 c² + 5e6 c = 1e5.
+    assert tucker_rank((1000, 2000), 0.05) == (20, 40)
     # A tiny fraction leaves one.
     assert (tucker_rank((4, 6), 1e-6), cp_rank((4, 6), 1e-6), tt_rank((4, 6), 1e-6)) == ((1, 1), 1, (1,))
 
@@ -130,6 +132,12 @@ def test_truncated_decompositions_find_a_tensor_of_their_rank() -> None:
         error = (found.to_dense() - source.to_dense()).abs().max()
         # Alternating least squares converges linearly.
         assert error < (1e-6 if kind == "cp" else 1e-12), kind
+
+
+def test_a_rank_above_what_an_unfolding_has_is_filled_up() -> None:
+    w, tucker = coefficients(5, 2, 2), filled("tucker", (5, 2, 2), (5, 2, 2))
+    tucker.load_dense(w)
+    torch.testing.assert_close(tucker.to_dense(), w)
 
 
 def test_hosvd_error_is_at_most_the_discarded_part() -> None:

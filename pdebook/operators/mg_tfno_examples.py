@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pdebook import weights
@@ -170,8 +170,8 @@ def train(
     weight_decay: float = 1e-4,
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> float:
-    """Train in place on batches of a shuffled set, one cycle of the learning rate; the training error afterwards.
+) -> None:
+    """Train in place on batches of a shuffled set, one cycle of the learning rate.
 
     Args:
         model: the network.
@@ -208,7 +208,6 @@ def train(
         progress=False,
         log_every=steps,
     )
-    return relative_error(model, pairs)
 
 
 # -------------------- networks
@@ -331,7 +330,8 @@ def make_ranks(seed: int = 0, *, steps: int = 200) -> weights.Made:
         for name, (weight, rank) in {"dense": ("dense", 1.0), **RANKS}.items():
             torch.manual_seed(seed)
             net = flow_network(weight, rank)
-            metrics[f"{name}, {count}: train"] = train(net, learn, steps=steps, batch=8, seed=seed)
+            train(net, learn, steps=steps, batch=8, seed=seed)
+            metrics[f"{name}, {count}: train"] = relative_error(net, learn)
             metrics[f"{name}, {count}: test"] = relative_error(net, test)
             if name != "dense":
                 networks[f"{name}, {count}"] = net

@@ -15,16 +15,26 @@ The sums are matrix products, N n operations on a grid of N = n^d points: less t
 """
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pdebook.pde.grid import Grid
-from pdebook.rng import fold_in, normals_at, uniform
+from pdebook.pde.media import blobs, gaussian_bumps, phases, rescale
+from pdebook.pde.spectra import (
+    Number,
+    Spectrum,
+    band,
+    each,
+    lognormal,
+    matern,
+    mcwilliams,
+    power_law,
+    shell_energy,
+)
+from pdebook.rng import fold_in, normals_at
 
 __all__ = [
     "band",
@@ -43,92 +53,8 @@ __all__ = [
 ]
 
 KINDS = ("periodic", "neumann", "dirichlet")
-Spectrum = Callable[[Tensor], Tensor]
-"""Standard deviation σ(k) of the coefficients at wavenumber k > 0; its parameters may be tensors (batch,)."""
-Number = float | int | Tensor
 Samples = Shaped[Tensor, " batch"]
 _BITS = 19
-
-
-# -------------------- spectra
-
-
-def _each(value: Number, k: Tensor) -> Any:
-    """A parameter as a tensor that broadcasts against k, whose first axis is the batch."""
-    value = torch.as_tensor(value, dtype=torch.float64, device=k.device)
-    return value.reshape(-1, *[1] * (k.ndim - 1)) if value.ndim else value
-
-
-def power_law(alpha: Number, shift: Number = 0.0, scale: Number = 1.0) -> Spectrum:
-    """σ(k) = scale (k² + shift²)^(-alpha/2).
-
-    The starts of the Fourier neural operator on the unit square, N(0, 7^{3/2} (-Δ + 49)^{-5/2}) as released, have alpha 2.5, shift 7
-    and scale √2 7^{3/2}; the forces of the multi-grid operator on (0, 2π)² alpha 4, shift 3 and scale 27 √2.
-    """
-    return lambda k: _each(scale, k) * (k.square() + _each(shift, k) ** 2) ** (-_each(alpha, k) / 2)
-
-
-def matern(grid: Grid, length: Number, smoothness: float | int = 1.5, variance: Number = 1.0) -> Spectrum:
-    """Covariance of Matérn: smoothness ν = 1/2 is exp(-r/length), infinity exp(-r²/2 length²).
-
-    In a periodic box the covariance is C summed over the images, between walls over the mirror images; with ``mean=True``
-    it is that exactly, up to the modes that are cut.
-
-    Args:
-        grid: the box, for its volume and dimension.
-        length: correlation length, positive.
-        smoothness: ν > 0; the field has fewer than ν derivatives.
-        variance: C(0).
-    Raises:
-        ValueError: a length or smoothness that is not positive.
-    """
-    if not smoothness > 0 or not bool((torch.as_tensor(length) > 0).all()):
-        raise ValueError(f"length and smoothness must be positive, got {length} and {smoothness}")
-    d, volume = grid.dims, math.prod(grid.length)
-
-    def sigma(k: Tensor) -> Tensor:
-        ell = _each(length, k)
-        if math.isinf(smoothness):
-            density = (2 * math.pi) ** (d / 2) * ell**d * torch.exp(-0.5 * (ell * k).square())
-        else:
-            log_factor = math.lgamma(smoothness + d / 2) - math.lgamma(smoothness) + d / 2 * math.log(2 * math.pi)
-            # S = 2^d π^{d/2} Γ(ν + d/2)/Γ(ν) (2ν)^ν ℓ^{-2ν} (2ν/ℓ² + k²)^{-ν - d/2}, with the powers of ℓ gathered.
-            log_factor += d / 2 * (math.log(2) - math.log(2 * smoothness))
-            power = (1 + (ell * k).square() / (2 * smoothness)) ** -(smoothness + d / 2)
-            density = math.exp(log_factor) * ell**d * power
-        return (_each(variance, k) * density / volume).sqrt()
-
-    return sigma
-
-
-def band(low: float | int, high: float | int, scale: Number = 1.0) -> Spectrum:
-    """σ(k) = scale for low <= k <= high, else 0."""
-    # The ends belong to the band whatever the rounding of k.
-    return lambda k: _each(scale, k) * ((k >= low * (1 - 1e-9)) & (k <= high * (1 + 1e-9)))
-
-
-def lognormal(peak: Number, dims: int, variance: float | int = 0.25) -> Spectrum:
-    """σ(k) = exp(-(ln peak + variance - ln k)²/(2 variance)) / k^dims, the filter of jax-cfd's random velocities.
-
-    σ(k) k^(dims - 1) is a log-normal density with its maximum at ``peak``.
-    """
-    return lambda k: torch.exp(-((_each(peak, k).log() + variance - k.log()) ** 2) / (2 * variance)) / k**dims
-
-
-def shell_energy(energy: Callable[[Tensor], Tensor], dims: int) -> Spectrum:
-    """σ(k) = sqrt(E(k) / k^(dims - 1)): the power in a shell at k is proportional to E(k)."""
-    return lambda k: (energy(k) / k ** (dims - 1)).sqrt()
-
-
-def mcwilliams(peak: Number) -> Spectrum:
-    """Velocity with energy E(k) ∝ k / (1 + (k/k_0)⁴) in shells of the plane; k_0 = 3^(1/4) peak puts the maximum at ``peak``.
-
-    Source: McWilliams, The emergence of isolated coherent vortices in turbulent flow, Journal of Fluid Mechanics 146 (1984).
-    """
-    return shell_energy(lambda k: k / (1 + (k / _each(peak, k)) ** 4 / 3), 2)
-
-
-# -------------------- series
 
 
 def _kinds(kind: str | Sequence[str], dims: int) -> tuple[str, ...]:
@@ -351,110 +277,5 @@ def solenoidal_field(
         v = torch.cat([derivative(k, j, i) - derivative(j, k, i) for i, j, k in turns], 1)
     if speed is not None:
         largest = v.square().sum(1, keepdim=True).flatten(1).amax(1).sqrt()
-        v = v * _each(torch.as_tensor(speed, dtype=torch.float64, device=v.device) / largest, v)
+        v = v * each(torch.as_tensor(speed, dtype=torch.float64, device=v.device) / largest, v)
     return v.to(dtype)
-
-
-# -------------------- blobs and media
-
-
-def gaussian_bumps(
-    grid: Grid,
-    centre: Float[Tensor, "batch count dims"],
-    width: Float[Tensor, "batch count"],
-    amplitude: Float[Tensor, "batch count"],
-    *,
-    periodic: bool = True,
-    at: str = "centres",
-) -> Float[Tensor, "batch 1 *size"]:
-    """u(x) = Σ_i amplitude_i exp(-|x - centre_i|² / (2 width_i²)), in a periodic box with the images next to it.
-
-    Raises:
-        ValueError: centres that do not match the grid's axes.
-    """
-    if centre.shape[-1] != grid.dims:
-        raise ValueError(f"centre must have {grid.dims} coordinates, got {centre.shape[-1]}")
-    u, letters = amplitude, "xyz"[: grid.dims]
-    factors = []
-    for axis, (x, side) in enumerate(zip(grid.coordinates(_place(at), device=u.device), grid.length, strict=True)):
-        shifts = torch.tensor([-side, 0.0, side] if periodic else [0.0], dtype=torch.float64, device=u.device)
-        distance = x.flatten() - (centre[..., axis, None] + shifts)[..., None]
-        factors.append(torch.exp(-0.5 * (distance / width[..., None, None]).square()).sum(2).to(u.dtype))
-    spec = "bi," + ",".join(f"bi{letter}" for letter in letters) + f"->b{letters}"
-    return torch.einsum(spec, u, *factors)[:, None]
-
-
-def blobs(
-    seed: int,
-    samples: Samples,
-    grid: Grid,
-    count: int,
-    *,
-    width: tuple[float | int, float | int],
-    amplitude: tuple[float | int, float | int] = (1.0, 1.0),
-    periodic: bool = True,
-    at: str = "centres",
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "batch 1 *size"]:
-    """``count`` Gaussian bumps with centres uniform in the box, widths and amplitudes uniform in their ranges.
-
-    Raises:
-        ValueError: a count below 1, or widths that are not positive.
-    """
-    if count < 1 or not 0 < width[0] <= width[1]:
-        raise ValueError(f"count must be positive and width 0 < low <= high, got {count} and {width}")
-    d = grid.dims
-    draws = uniform(fold_in(seed, "blobs"), samples, (count, d + 2), dtype=torch.float64, device=device)
-    low, side = (torch.tensor(t, dtype=torch.float64, device=device) for t in (grid.origin, grid.length))
-    sigma = width[0] + (width[1] - width[0]) * draws[..., d]
-    height = amplitude[0] + (amplitude[1] - amplitude[0]) * draws[..., d + 1]
-    return gaussian_bumps(grid, low + side * draws[..., :d], sigma, height, periodic=periodic, at=at).to(dtype)
-
-
-def phases(
-    u: Float[Tensor, "batch channel *size"],
-    values: Sequence[float | int],
-    *,
-    levels: Sequence[float | int] | None = None,
-    fractions: Sequence[float | int] | None = None,
-) -> Float[Tensor, "batch channel *size"]:
-    """A medium of several phases: values[0] where u is lowest, values[-1] where it is highest.
-
-    The phases part at the given levels of u, or hold the given fractions of each sample's cells.
-
-    Args:
-        u: a random field.
-        values: value of each phase.
-        levels: rising levels, one fewer than values; [0] if neither is given, so that two values are wanted.
-        fractions: share of each phase, positive, summing to 1.
-    Raises:
-        ValueError: both given, or numbers that do not match.
-    """
-    if levels is not None and fractions is not None:
-        raise ValueError("levels and fractions must not both be given")
-    if fractions is not None:
-        if len(fractions) != len(values) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-            raise ValueError(f"fractions must be {len(values)} positive numbers that sum to 1, got {list(fractions)}")
-        # Ranks, not quantiles: the shares are exact.
-        flat = u.flatten(2)
-        rank = flat.argsort(-1).argsort(-1).reshape(u.shape)
-        limits = (torch.tensor(fractions, dtype=torch.float64).cumsum(0)[:-1] * flat.shape[-1]).round()
-        region = torch.bucketize(rank.double(), limits.to(u.device), right=True)
-    else:
-        levels = [0.0] if levels is None else list(levels)
-        if len(levels) != len(values) - 1 or any(a >= b for a, b in pairwise(levels)):
-            raise ValueError(f"levels must be {len(values) - 1} rising numbers, got {levels}")
-        region = torch.bucketize(u, torch.tensor(levels, dtype=u.dtype, device=u.device))
-    return torch.tensor(values, dtype=u.dtype, device=u.device)[region]
-
-
-def rescale(
-    u: Float[Tensor, "batch channel *size"], low: float | int = 0.0, high: float | int = 1.0
-) -> Float[Tensor, "batch channel *size"]:
-    """Each sample's channel, mapped linearly so that its least value is ``low`` and its greatest ``high``; a constant becomes low."""
-    flat = u.flatten(2)
-    least, greatest = flat.amin(-1), flat.amax(-1)
-    span = torch.where(greatest > least, greatest - least, torch.ones_like(least))
-    shape = [*least.shape, *[1] * (u.ndim - 2)]
-    return low + (high - low) * (u - least.view(shape)) / span.view(shape)

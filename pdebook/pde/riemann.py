@@ -28,13 +28,13 @@ class Shocktube:
         left: (ρ, v, p) below the jump.
         right: and above.
         position: place of the jump as a fraction of the box.
-        time: when to look at it.
+        end: time of comparison.
     """
 
     left: tuple[float, float, float]
     right: tuple[float, float, float]
     position: float
-    time: float
+    end: float
 
 
 SOD: dict[int, Shocktube] = {

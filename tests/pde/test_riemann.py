@@ -177,7 +177,10 @@ def test_extreme_pressures_converge():
     ("call", "words"),
     [
         (lambda: riemann.euler_star(state(1.0, 0.0), state(1.0, 0.0, 1.0)), "left must have 3 numbers, got 2"),
-        (lambda: riemann.euler_star(state(1.0, 0.0, 1.0), state(1.0, 0.0, -1.0)), r"right must be finite, and .* \[0, 2\]"),
+        (
+            lambda: riemann.euler_star(state(1.0, 0.0, 1.0), state(1.0, 0.0, -1.0)),
+            r"right must be finite, and .* \[0, 2\]",
+        ),
         (lambda: riemann.euler_star(state(math.nan, 0.0, 1.0), state(1.0, 0.0, 1.0)), "left must be finite"),
         (lambda: riemann.euler_star(state(1.0, 0.0, 1.0), state(1.0, 0.0, 1.0), 1.0), "gamma must be more than 1"),
         (lambda: riemann.shallow_water_star(state(-1.0, 0.0), state(1.0, 0.0)), "left must be finite, and"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pdebook import fourier
+from pdebook.pde import draws, flow_starts, starts
 from pdebook.pde import poseidon_starts as poseidon
-from pdebook.pde import starts
 from pdebook.pde.grid import Grid
 
 F64 = torch.float64
@@ -185,11 +185,11 @@ def test_shock_tubes():
         7: ((1.4, 0.1, 1.0), (1.0, 0.1, 1.0), 0.5, 2.0),
     }
     for number, expected in other.items():
-        assert starts.SOD[number] == starts.Riemann(*expected)
+        assert starts.SOD[number] == starts.Shocktube(*expected)
     assert [(starts.SOD[n].position, starts.SOD[n].end) for n in (1, 3, 4)] == [(0.3, 0.4), (0.5, 0.012), (0.4, 0.035)]
 
 
-def star(problem: starts.Riemann, gamma: float = 5 / 3) -> tuple[float, float]:
+def star(problem: starts.Shocktube, gamma: float = 5 / 3) -> tuple[float, float]:
     """Pressure and velocity between the waves, by bisection of Toro's pressure function."""
 
     def side(state, p):
@@ -396,9 +396,9 @@ def test_darcy_coefficients_part_at_their_level():
     given = starts.darcy_coefficient(0, torch.arange(200), grid, level=0.0, low=2.0, high=3.0)
     assert given.unique().tolist() == [3.0]
     # One bump of variance s/2: the level set's area, by the formula at a single point of the drawn parameters.
-    draws = starts._draw(0, "darcy coefficient", torch.arange(1), (5, 3), "cpu")[0]
+    drawn = draws.draw(0, "darcy coefficient", torch.arange(1), (5, 3), "cpu")[0]
     x, y = grid.mesh()
-    g = sum(torch.exp(-((x - m[0]) ** 2 + (y - m[1]) ** 2) / (0.5 * m[2])) for m in draws)
+    g = sum(torch.exp(-((x - m[0]) ** 2 + (y - m[1]) ** 2) / (0.5 * m[2])) for m in drawn)
     assert torch.equal(a[0, 0] == 1.0, g > g.mean())
 
 
@@ -429,7 +429,7 @@ def test_sines_are_the_projected_double_sum():
                 scale = (2 * a - 1) / math.sqrt(TWO_PI * (i + j + 2))
                 first, second = TWO_PI * ((i + 1) * x + beta), TWO_PI * ((j + 1) * y + gamma)
                 raw[b, component] += scale * function(first) * function(second)
-    torch.testing.assert_close(v, starts._project(raw, grid, 0), rtol=0, atol=1e-13)
+    torch.testing.assert_close(v, flow_starts._project(raw, grid, 0), rtol=0, atol=1e-13)
     omega = poseidon.sines(0, torch.arange(2), grid, modes=3, field="vorticity", dtype=F64)
     torch.testing.assert_close(omega, poseidon._vorticity(raw, grid), rtol=0, atol=1e-12)
     assert divergence(v, grid)[0] < 1e-13

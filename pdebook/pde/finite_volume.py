@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from pdebook.diffeq.butcher import ButcherTableau
@@ -312,7 +312,7 @@ class FiniteVolume:
             flux = torch.lerp(safe, flux, share)
         return flux
 
-    def check(self, u: Float[Tensor, "..."]) -> None:
+    def check(self, u: Num[Tensor, "..."]) -> None:
         """Raise ValueError unless u is a state: of the right shape, finite, with positive density, depth and pressure."""
         self.grid.check(u, "u", self.law.channels)
         for name, value in vars(self.law).items():
@@ -333,12 +333,12 @@ class FiniteVolume:
 
     def advance(
         self,
-        u: Float[Tensor, "batch channel *grid"],
-        times: Sequence[float | int] | Float[Tensor, "..."],
+        u: Num[Tensor, "batch channel *grid"],
+        times: Sequence[float | int] | Sequence[Sequence[float | int]] | Num[Tensor, "..."],
         *,
-        start: float | int | Float[Tensor, " batch"] = 0.0,
-        dt: float | int | Float[Tensor, " batch"] | None = None,
-        max_dt: float | int | Float[Tensor, " batch"] | None = None,
+        start: float | int | Num[Tensor, "..."] = 0.0,
+        dt: float | int | Num[Tensor, "..."] | None = None,
+        max_dt: float | int | Num[Tensor, "..."] | None = None,
         block: int | None = None,
         read_every: int | None = None,
         max_steps: int = 1_000_000,

@@ -111,7 +111,7 @@ def tubes(tests, n, length=2.0, origin=-1.0):
     data = [riemann.SOD[k] for k in tests]
     left, right = (torch.tensor([getattr(d, side) for d in data], dtype=F64) for side in ("left", "right"))
     jump = torch.tensor([origin + length * d.position for d in data], dtype=F64)[:, None]
-    time = torch.tensor([d.time for d in data], dtype=F64)[:, None]
+    time = torch.tensor([d.end for d in data], dtype=F64)[:, None]
     w = torch.where((x < jump)[:, None], left[..., None], right[..., None])
     return grid, Euler(1).conserved(w), time, riemann.euler(left, right, (x - jump) / time)
 

@@ -7,6 +7,7 @@
 | ``krylov`` | GMRES |
 | ``conjugate_gradient`` | conjugate gradients: preconditioned, flexible |
 | ``multigrid`` | diffusion on boxes, cell by cell: the operator, its coarsening, the cycle |
+| ``box_solve`` | solutions of such systems, with gradients of any order |
 | ``transforms`` | sine and cosine transforms, separable Laplacians |
 | ``structured`` | tridiagonal, Toeplitz, circulant and Kronecker matrices |
 | ``nonlinear`` | fixed points (Picard, Anderson, Broyden), Newton |

@@ -27,6 +27,7 @@ __all__ = [
     "neumann",
     "pad",
     "paired",
+    "wall_flux",
 ]
 
 Value = float | int | Tensor | Callable[[Any], Any]
@@ -198,3 +199,24 @@ def pad(
         ]
         u = torch.cat([parts[0], u, parts[1]], place)
     return u
+
+
+def wall_flux(side: Boundary, h: float) -> tuple[float, float, Any]:
+    """(weight, factor, g) of a side: the flux of -a ∇u out of the last cell is a (weight u - factor g)/h.
+
+    Raises:
+        ValueError: a side that has no such flux, or whose flux would feed the box the more, the larger u is.
+    """
+    if isinstance(side, Ghost):
+        return 1.0, 1.0, side.value
+    if isinstance(side, Wall) or (isinstance(side, Outflow) and side.order == 0):
+        return 0.0, 0.0, 0.0
+    if not isinstance(side, Robin):
+        raise ValueError(f"boundary must be Periodic, Robin, Ghost, Wall or Outflow of order 0 here, got {side}")
+    below = side.a / 2 + side.b / h
+    if below == 0 or side.a / below < 0:
+        raise ValueError(
+            f"boundary must take from the box what a positive u gives it: a/(a/2 + b/h) >= 0, got a = {side.a}, b = {side.b}, "
+            f"h = {h:.3g}"
+        )
+    return side.a / below, 1.0 / below, side.g

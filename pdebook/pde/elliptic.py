@@ -6,45 +6,27 @@ and the boundary values: the operator is symmetric, so the backward pass is one 
 again.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from pdebook.algebra.box_solve import Product, differences, named_preconditioner, solve_box
 from pdebook.algebra.conjugate_gradient import conjugate_gradient
-from pdebook.algebra.multigrid import BoxOperator, Multigrid, coarsest
+from pdebook.algebra.multigrid import BoxOperator, coarsest
 from pdebook.algebra.results import Result, check_start, default_tolerance
 from pdebook.algebra.transforms import SeparableLaplacian
-from pdebook.pde.boundary import Boundary, Ghost, Outflow, Periodic, Robin, Wall, dirichlet, paired
+from pdebook.pde.boundary import Boundary, Ghost, Outflow, Periodic, Robin, Wall, dirichlet, paired, wall_flux
 from pdebook.pde.grid import Grid
 
-__all__ = ["Diffusion", "box_bases", "obstacle_operator", "poisson", "solve_box"]
+__all__ = ["Diffusion", "box_bases", "poisson"]
 
 Number = float | int | Tensor
-Product = Callable[[Tensor], Tensor]
 
 
 def _value(value: Any, t: Any, like: Tensor) -> Tensor:
     return torch.as_tensor(value(t) if callable(value) else value, dtype=like.dtype, device=like.device)
-
-
-def _side(side: Boundary, h: float) -> tuple[float, float, Any]:
-    """(weight, factor, g): the flux out of the last cell is a (weight u - factor g)/h. Raises ValueError for a side that has none."""
-    if isinstance(side, Ghost):
-        return 1.0, 1.0, side.value
-    if isinstance(side, Wall) or (isinstance(side, Outflow) and side.order == 0):
-        return 0.0, 0.0, 0.0
-    if not isinstance(side, Robin):
-        raise ValueError(f"boundary must be Periodic, Robin, Ghost, Wall or Outflow of order 0 here, got {side}")
-    below = side.a / 2 + side.b / h
-    if below == 0 or side.a / below < 0:
-        raise ValueError(
-            f"boundary must take from the box what a positive u gives it: a/(a/2 + b/h) >= 0, got a = {side.a}, b = {side.b}, "
-            f"h = {h:.3g}"
-        )
-    return side.a / below, 1.0 / below, side.g
 
 
 def _kind(side: Boundary) -> str:
@@ -134,7 +116,7 @@ def _wall_sources(pairs: Any, a: Tensor, grid: Grid, t: Any) -> list[tuple[int, 
         for upper, side in zip((False, True), pair, strict=True):
             if isinstance(side, Periodic):
                 continue
-            _, factor, g = _side(side, grid.spacing[axis])
+            _, factor, g = wall_flux(side, grid.spacing[axis])
             if isinstance(g, (int, float)) and g == 0:
                 continue
             edge = a.narrow(axis + 2, grid.size[axis] - 1 if upper else 0, 1)
@@ -152,90 +134,6 @@ def _add_at(f: Tensor, axis: int, upper: bool, value: Tensor) -> Tensor:
     batch = max(len(edge), len(rest))
     parts = [part.expand(batch, *part.shape[1:]) for part in ([rest, edge] if upper else [edge, rest])]
     return torch.cat(parts, place)
-
-
-class _Solve(torch.autograd.Function):
-    """A⁺ b for a symmetric BoxOperator, with constants left out of b and x if they are its kernel."""
-
-    @staticmethod
-    def forward(ctx: Any, solver: Any, periodic: Any, singular: bool, b: Tensor, shift: Any, *faces: Tensor) -> Tensor:
-        ctx.solver, ctx.periodic, ctx.singular, ctx.has_shift = solver, periodic, singular, shift is not None
-        axes = tuple(range(1, b.ndim))
-        b = b - b.mean(axes, keepdim=True) if singular else b
-        x = solver(BoxOperator(faces, shift, periodic), b)
-        x = x - x.mean(axes, keepdim=True) if singular else x
-        ctx.save_for_backward(x, *([shift] if shift is not None else []), *faces)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        x, *rest = ctx.saved_tensors
-        shift, faces = (rest[0], rest[1:]) if ctx.has_shift else (None, rest)
-        y = _Solve.apply(ctx.solver, ctx.periodic, ctx.singular, v, shift, *faces)
-        grads = []
-        dims = len(faces)
-        for axis, (face, periodic) in enumerate(zip(faces, ctx.periodic, strict=True)):
-            place = axis - dims
-            grad = -_differences(y, place, periodic) * _differences(x, place, periodic)
-            if periodic:  # one face, stored twice
-                weight = torch.ones(face.shape[place], dtype=x.dtype, device=x.device)
-                weight[[0, -1]] = 0.5
-                grad = grad * weight.reshape([-1] + [1] * (-place - 1))
-            grads.append(grad.sum_to_size(face.shape))
-        return None, None, None, y, None if shift is None else (-y * x).sum_to_size(shift.shape), *grads
-
-
-def _differences(u: Tensor, axis: int, periodic: bool) -> Tensor:
-    """u_i - u_{i-1} on all faces along an axis; beyond a wall u = 0."""
-    n = u.shape[axis]
-    first, last = u.narrow(axis, 0, 1), u.narrow(axis, n - 1, 1)
-    zero = torch.zeros_like(first)
-    return torch.diff(torch.cat([last if periodic else zero, u, first if periodic else zero], axis), dim=axis)
-
-
-def solve_box(
-    operator: BoxOperator,
-    b: Float[Tensor, "batch *shape"],
-    *,
-    preconditioner: str | Product = "multigrid",
-    singular: bool = False,
-    x0: Tensor | None = None,
-    rtol: float | int | None = None,
-    max_iterations: int = 500,
-) -> Float[Tensor, "batch *shape"]:
-    """u with A u = b for the operator of a box, with gradients with respect to its weights, its shift and b, of any order.
-
-    Args:
-        operator: A.
-        b: right-hand sides.
-        preconditioner: "multigrid", "jacobi", or r to M r, symmetric and positive definite.
-        singular: constants are the kernel of A: they are left out of b and u.
-        x0: initial guess.
-        rtol, max_iterations: as in ``conjugate_gradient``.
-    Raises:
-        ValueError, NotConverged: as ``conjugate_gradient`` and ``Multigrid``.
-    """
-    kept: list[Product] = []
-    guess = [x0]
-
-    def solver(a: BoxOperator, right: Tensor) -> Tensor:
-        if not kept:  # the backward pass has the same operator
-            kept.append(_preconditioner(a, preconditioner))
-        start = guess.pop() if guess else None
-        return conjugate_gradient(a, right, start, preconditioner=kept[0], rtol=rtol, max_iterations=max_iterations).x
-
-    return _Solve.apply(solver, operator.periodic, singular, b, operator.shift, *operator.faces)
-
-
-def _preconditioner(operator: BoxOperator, given: str | Product) -> Product:
-    if callable(given):
-        return given
-    if given == "multigrid":
-        return Multigrid(operator)
-    if given == "jacobi":
-        inverse = torch.where(operator.diagonal > 0, 1 / operator.diagonal, 0.0)
-        return lambda r: inverse * r
-    raise ValueError(f"preconditioner must be 'multigrid', 'poisson', 'jacobi' or a function, got {given!r}")
 
 
 class Diffusion:
@@ -296,7 +194,7 @@ class Diffusion:
             None if given is None else self._field(given, a),
             tuple(base == "periodic" for base in self._bases),
         )
-        free = all(isinstance(side, Periodic) or _side(side, 1.0)[0] == 0 for pair in self._pairs for side in pair)
+        free = all(isinstance(side, Periodic) or wall_flux(side, 1.0)[0] == 0 for pair in self._pairs for side in pair)
         self.singular = free and given is None
         self._mean = a.detach().mean(tuple(range(1, a.ndim)), keepdim=True)
 
@@ -330,7 +228,7 @@ class Diffusion:
         if kind is None:
             kind = "multigrid" if torch.Size(coarsest(self.grid.size)).numel() <= 256 else "poisson"
         if kind != "poisson":
-            return _preconditioner(self.operator, kind)
+            return named_preconditioner(self.operator, kind)
         laplacian = SeparableLaplacian(self.grid.size, self.grid.spacing, self._bases, device=self._mean.device)
         own = self.operator.shift
         shift = 0.0 if own is None else own.detach().mean(tuple(range(1, own.ndim)), keepdim=True) / self._mean
@@ -403,7 +301,7 @@ class Diffusion:
         for axis, (face, periodic, h) in enumerate(
             zip(self.operator.faces, self.operator.periodic, self.grid.spacing, strict=True)
         ):
-            fluxes.append(-face * h * _differences(u, axis + 2, periodic))
+            fluxes.append(-face * h * differences(u, axis + 2, periodic))
         for axis, upper, value in self._walls:  # inwards
             fluxes[axis] = _add_at(fluxes[axis], axis, upper, -value if upper else value)
         return tuple(fluxes)
@@ -419,64 +317,5 @@ def _face_weights(a: Tensor, axis: int, pair: tuple[Boundary, Boundary], h: floa
     inner = 2 * low * high / (low + high) if means == "harmonic" else (low + high) / 2
     if periodic:
         return torch.cat([inner, inner.narrow(place, 0, 1)], place) / h**2
-    parts = [first * _side(pair[0], h)[0], inner, last * _side(pair[1], h)[0]]
+    parts = [first * wall_flux(pair[0], h)[0], inner, last * wall_flux(pair[1], h)[0]]
     return torch.cat(parts, place) / h**2
-
-
-def obstacle_operator(
-    fluid: Bool[Tensor, "batch 1 *size"],
-    spacing: Any = None,
-    *,
-    air: Bool[Tensor, "batch 1 *size"] | None = None,
-    boundary: Any = None,
-    dtype: torch.dtype = torch.float32,
-) -> BoxOperator:
-    """The pressure equation around obstacles: (A p)_i = Σ_{fluid j ~ i} (p_i - p_j)/h² + p_i/h² for each neighbour in the air.
-
-    Cells that are neither fluid nor air are solid: no flux, a weight of zero. Rows of cells that are not fluid are zero, and their
-    right-hand side must be, too; CG then leaves p = 0 there.
-
-    Args:
-        fluid: which cells have an unknown.
-        spacing: h of each axis; one if left out.
-        air: which cells hold the pressure zero at their centres; none if left out.
-        boundary: of the box, one for all sides or as in ``paired``: Ghost() for air beyond the box, a wall's ``neumann()``
-            or ``Wall()``, Periodic(); walls if left out.
-        dtype: of the weights.
-    Raises:
-        ValueError: conditions or spacings that do not fit, or cells that are fluid and air at once.
-    """
-    dims = fluid.ndim - 2
-    h = (1.0,) * dims if spacing is None else tuple(map(float, spacing))
-    if len(h) != dims:
-        raise ValueError(f"spacing must have {dims} entries, got {len(h)}")
-    if air is not None and (air.shape != fluid.shape or bool((air & fluid).any())):
-        raise ValueError(f"air must have the shape of fluid, {tuple(fluid.shape)}, and share no cell with it")
-    pairs = paired(Wall() if boundary is None else boundary, dims)
-    wet = fluid.to(dtype)
-    open_air = torch.zeros_like(wet) if air is None else air.to(dtype)
-    shift, faces = torch.zeros_like(wet), []
-    for axis, (pair, side) in enumerate(zip(pairs, h, strict=True)):
-        place, n = axis + 2, fluid.shape[axis + 2]
-        periodic = isinstance(pair[0], Periodic)
-
-        def beyond(u: Tensor, place: int = place, n: int = n, periodic: bool = periodic) -> Tensor:
-            first, last = u.narrow(place, 0, 1), u.narrow(place, n - 1, 1)
-            ends = [last, first] if periodic else [torch.zeros_like(first), torch.zeros_like(last)]
-            return torch.cat([ends[0], u, ends[1]], place)
-
-        wide, wide_air = beyond(wet), beyond(open_air)
-        between = wide.narrow(place, 0, n + 1) * wide.narrow(place, 1, n + 1)
-        if not periodic:
-            walls = [_side(condition, side)[0] for condition in pair]
-            between = torch.cat(
-                [
-                    walls[0] * wet.narrow(place, 0, 1),
-                    between.narrow(place, 1, n - 1),
-                    walls[1] * wet.narrow(place, n - 1, 1),
-                ],
-                place,
-            )
-        faces.append(between / side**2)
-        shift = shift + wet * (wide_air.narrow(place, 0, n) + wide_air.narrow(place, 2, n)) / side**2
-    return BoxOperator(tuple(faces), shift, tuple(isinstance(pair[0], Periodic) for pair in pairs))

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from pdebook import fourier
 from pdebook.pde import etd, imex
 from pdebook.pde.equation import Semilinear, laid_out, parameter, times
+from pdebook.pde.failure import Diverged, listed
 from pdebook.pde.spectral import Spectral
 
 __all__ = ["METHODS", "Diverged", "Semilinear", "Stepper", "parameter"]
@@ -47,20 +48,6 @@ _STRETCH = 1024
 
 _BLOCK = 1 << 16
 """Numbers of a block of samples on a CPU: a few such arrays fit into a core's cache."""
-
-
-class Diverged(ArithmeticError):
-    """A rollout stopped being finite.
-
-    Attributes:
-        first_bad: the first step whose result is not finite, counted from 1, or 0, for each sample.
-        result: what was computed, NaN included.
-    """
-
-    def __init__(self, message: str, first_bad: Tensor, result: Tensor) -> None:
-        super().__init__(message)
-        self.first_bad = first_bad
-        self.result = result
 
 
 def _add(total: Tensor, coefficient: Tensor, c: Tensor, matrix: bool, keep: bool = False) -> Tensor:
@@ -323,11 +310,10 @@ class Stepper:
         if not bad:
             return
         step = int(first_bad[bad].min())
-        named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
         courant = self.equation.courant(u.detach(), self.dt)[bad].max()
         hint = f"; the start's Courant number is {float(courant):.3g}" if courant > 0 else ""
         raise Diverged(
-            f"{len(bad)} of {len(u)} samples stopped being finite (samples {named}), first in step {step}, which ends at "
+            f"{len(bad)} of {len(u)} samples stopped being finite (samples {listed(bad)}), first in step {step}, which ends at "
             f"t = {t + step * self.dt:.6g}; dt = {self.dt:g}{hint}",
             first_bad,
             result,

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pdebook.algebra.results import check_start
 from pdebook.algebra.structured import tridiagonal_product, tridiagonal_solve
+from pdebook.pde.failure import Diverged, listed
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Diverged
 
 __all__ = ["Sorption"]
 
@@ -177,10 +177,9 @@ class Sorption:
         failed = first_bad.nonzero().flatten().tolist()
         if failed:
             step = int(first_bad[failed].min())
-            named = ", ".join(map(str, failed[:8])) + (", ..." if len(failed) > 8 else "")
             raise Diverged(
-                f"Newton's iteration failed for {len(failed)} of {len(u0)} samples (samples {named}), first in step {step}, which "
-                f"ends at t = {ends[step - 1]:.6g}; take more steps or more Newton steps than {newton}",
+                f"Newton's iteration failed for {len(failed)} of {len(u0)} samples (samples {listed(failed)}), first in step {step}, "
+                f"which ends at t = {ends[step - 1]:.6g}; take more steps or more Newton steps than {newton}",
                 first_bad,
                 result,
             )

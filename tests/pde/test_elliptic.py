@@ -14,8 +14,9 @@ from pdebook.algebra.results import NotConverged
 from pdebook.metrics.order import observed_order
 from pdebook.pde import boundary as bc
 from pdebook.pde.darcy import darcy, darcy_released, diffuse
-from pdebook.pde.elliptic import Diffusion, box_bases, obstacle_operator, poisson
+from pdebook.pde.elliptic import Diffusion, box_bases, poisson
 from pdebook.pde.grid import Grid
+from pdebook.pde.obstacles import obstacle_operator
 from pdebook.pde.starts import darcy_coefficient, darcy_start
 
 PI = math.pi

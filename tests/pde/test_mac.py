@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pdebook.metrics.order import observed_order
 from pdebook.pde import boundary as bc
 from pdebook.pde.exact import taylor_green
+from pdebook.pde.failure import Diverged
+from pdebook.pde.forces import buoyancy, kolmogorov, restrict
 from pdebook.pde.grid import Grid
 from pdebook.pde.interpolation import Neighbours, lax_wendroff, limited, linear, sample, upwind, van_leer
-from pdebook.pde.mac import MAC, buoyancy, kolmogorov, restrict
-from pdebook.pde.semilinear import Diverged
+from pdebook.pde.mac import MAC
 
 PI = math.pi
 SIDES = {"ring": bc.Periodic(), "slip": bc.Wall(), "stick": bc.dirichlet(), "both": (bc.Wall(), bc.dirichlet())}

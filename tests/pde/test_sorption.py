@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pdebook.metrics.order import observed_order
+from pdebook.pde.failure import Diverged
 from pdebook.pde.grid import Grid
-from pdebook.pde.semilinear import Diverged
 from pdebook.pde.sorption import Sorption
 
 

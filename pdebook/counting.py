@@ -1,15 +1,18 @@
-"""Counts of parameters and operations, in the conventions of papers on operators."""
+"""Counts of parameters and operations, in the conventions of papers on operators; bytes that are alive, as they are allocated."""
 
 import copy
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["flop_count", "parameter_count"]
+__all__ = ["LiveBytes", "flop_count", "parameter_count"]
 
 
 def parameter_count(module: nn.Module, *, trainable: bool = False, complex_as: int = 2) -> int:
@@ -86,3 +89,38 @@ def _fft_flops(x: Tensor, axes: Sequence[int], *_: Any, out_val: Tensor, **__: A
     full = out_val if x.is_complex() else x
     points = math.prod(full.shape[axis] for axis in axes)
     return round((2.5 if real else 5.0) * full.numel() * math.log2(points)) if points > 1 else 0
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside a ``with`` block that are still in use, on any device, backward passes included.
+
+    Storages are counted, so views cost nothing. What an operation allocates for itself and frees again is not seen.
+
+    Attributes:
+        now: bytes in use.
+        peak: the largest number so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, and count what it made."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if id(storage) not in self._alive:
+                    self._alive.add(id(storage))
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._freed, id(storage), storage.nbytes())
+        return result
+
+    def _freed(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.now -= size

@@ -128,6 +128,15 @@ METHODS: Mapping[str, MethodStyle] = {
     "evolution": MethodStyle(ORANGE, "8", "dashed"),
     "predictor-search": MethodStyle(BLUE, "8", "solid"),
     "dpm-solver-v3-1": MethodStyle(RED, "X", "dotted"),
+    "bosh3": MethodStyle(SKY, "*", "dashdot"),
+    "dopri5": MethodStyle(BLUE, "o", "dashed"),
+    "tsit5": MethodStyle(RED, "o", "dashdot"),
+    "dopri8": MethodStyle(GREEN, "v", "dashdot"),
+    "reversible-heun": MethodStyle(ORANGE, "D", "dashdot"),
+    "euler-maruyama": MethodStyle(SKY, "s", "dotted"),
+    "milstein": MethodStyle(GREEN, "^", "dashdot"),
+    "heun-sde": MethodStyle(PURPLE, "X", "solid"),
+    "srid2": MethodStyle(BLACK, "X", "dashdot"),
     "sde": MethodStyle(PURPLE, "d", "dotted"),
     "sde-dpm-solver++2m": MethodStyle(PURPLE, "d", "dashdot"),
 }
@@ -139,7 +148,7 @@ def method_style(name: str) -> MethodStyle:
     if key in METHODS:
         return METHODS[key]
     taken = {(style.marker, style.dash) for style in METHODS.values()}
-    free = [pair for pair in itertools.product("oshDPXd8<>Hv^", _DASHES) if pair not in taken]
+    free = [pair for pair in itertools.product("oshDPXd8<>Hv^p*", _DASHES) if pair not in taken]
     code = zlib.crc32(key.encode())
     marker, dash = free[code % len(free)]
     return MethodStyle((BLUE, RED, GREEN, ORANGE, PURPLE, SKY)[code // len(free) % 6], marker, dash)

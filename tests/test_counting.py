@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pdebook.counting import flop_count, parameter_count
+from pdebook.counting import LiveBytes, flop_count, parameter_count
 from pdebook.nn.fno import FNO
 from pdebook.nn.spectral import SpectralConv
 
@@ -93,3 +93,26 @@ def test_the_module_stays_as_it_is():
 def test_bad_input():
     with pytest.raises(ValueError, match="complex_as must be 1 or 2, got 3"):
         parameter_count(nn.Linear(1, 1), complex_as=3)
+
+
+def test_live_bytes_see_what_is_made_kept_and_freed():
+    with LiveBytes() as meter:
+        a = torch.zeros(1000, dtype=torch.float64)
+        assert meter.now == 8000
+        view = a.view(10, 100)[2:]
+        assert meter.now == 8000
+        b = a + 1.0
+        assert meter.now == 16000
+        del b
+        assert meter.now == 8000
+        del a
+        assert meter.now == 8000
+        del view
+        assert meter.now == 0
+        x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
+        y = x.exp().sin().sum()
+        # The exponential is kept for the sine's derivative; x, what exp gave, and the sum are alive.
+        held = meter.now
+        assert held >= 16000
+        y.backward()
+    assert meter.peak >= 24000

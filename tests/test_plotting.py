@@ -50,7 +50,7 @@ def test_an_unknown_method_has_a_stable_look_that_no_known_one_has() -> None:
     assert looks == [plotting.method_style(name.upper()) for name in names]
     assert not known & {(look.marker, look.dash) for look in looks}
     assert len({(look.marker, look.dash, look.color) for look in looks}) > 30
-    assert plotting.method_style("my method 0") == plotting.MethodStyle("#E69F00", "h", "dotted")
+    assert plotting.method_style("my method 0") == plotting.MethodStyle("#0072B2", "H", "solid")
 
 
 @pytest.mark.parametrize("format", ["png", "webp"])

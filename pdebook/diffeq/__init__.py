@@ -14,4 +14,8 @@
 | ``brownian`` | Brownian motion as a function of a seed |
 | ``paths``, ``signatures`` | controls from irregular data; log-signatures |
 | ``compat`` | ``odeint`` and ``sdeint`` with the arguments of torchdiffeq and torchsde |
+| ``neural_sdes`` | stochastic equations as generators, with a controlled equation as critic; latent ones |
+| ``neural_examples`` | data, batches and makers of the shipped networks |
+
+Papers: ``neural_differential_equations``.
 """

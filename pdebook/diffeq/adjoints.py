@@ -343,7 +343,7 @@ class _Backsolve(torch.autograd.Function):
         return None, None, None, None, a, *grads
 
 
-class _AdjointBound(Bound):
+class AdjointBound(Bound):
     """The adjoint equation for a whole batch as one trajectory, in a time that runs from 0 to 1 along each trajectory's span."""
 
     def __init__(self, bound: Bound, targets: list[Tensor], shape: torch.Size, here: Tensor, there: Tensor) -> None:
@@ -383,7 +383,7 @@ def _back(
         mask = torch.arange(z.shape[1], device=z.device) < 2 * size
     zero, one = (torch.full((1,), value, dtype=torch.float64, device=z.device) for value in (0.0, 1.0))
     found = search(
-        _AdjointBound(bound, targets, y.shape, here, there),
+        AdjointBound(bound, targets, y.shape, here, there),
         ctx.solver,
         adjoint.controller or PID(),
         z,

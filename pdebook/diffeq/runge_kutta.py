@@ -195,7 +195,9 @@ class RungeKutta(TableauMethod):
 
     def reusing(self, y: Tensor) -> "RungeKutta":
         """The method with one buffer for the stages of all its steps from states like y: a step's are lost with the next."""
-        return _Reusing(self.tableau, _Buffer(self.tableau.stages, y)) if in_place(y) else self
+        # A subclass may take its steps in another way.
+        reuse = type(self) is RungeKutta and in_place(y)
+        return _Reusing(self.tableau, _Buffer(self.tableau.stages, y)) if reuse else self
 
     def interpolate(self, step: Step, y0: Tensor, t0: Tensor, t1: Tensor, rows: Tensor, times: Tensor) -> Tensor:
         """y + h Σ_i b_i(θ) k_i; at the end of the step its very result."""

@@ -22,7 +22,9 @@ from pdebook.pde.fluids import Fluid
 from pdebook.pde.fluxes import FLUXES, HLLC, Flux, Godunov
 from pdebook.pde.grid import Grid
 from pdebook.pde.laws import Law, Scalar
+from pdebook.pde.legendre import legendre_step
 from pdebook.pde.marching import FlowError, Trajectory, listed, march, per_sample, raise_faults, save_times
+from pdebook.pde.positivity import axis_shares, check_state, limited_flux
 from pdebook.pde.reconstruction import Muscl, Reconstruction
 
 __all__ = ["METHODS", "SSPRK3", "FiniteVolume", "FlowError", "Trajectory"]
@@ -38,9 +40,6 @@ VARIABLES = ("primitive", "conserved")
 
 _CACHE = 1 << 19
 """Bytes of a field that are advanced together on a CPU: so that the temporaries stay in the second-level cache."""
-
-_MARGIN = 1e-13
-"""Share of the smaller half-update's density and pressure that the limited flux leaves."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,11 @@ class FiniteVolume:
         for name, value, table in (
             ("flux", self.flux, tuple(FLUXES)),
             ("method", self.method, tuple(METHODS)),
-        ):
-            if isinstance(value, str) and value not in table:
-                raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
-        for name, value, table in (
             ("variables", self.variables, VARIABLES),
             ("positivity", self.positivity, POSITIVITY),
         ):
-            if value not in table:
+            given = name in ("flux", "method") and not isinstance(value, str)
+            if not given and value not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
         if self.viscous_stages != 0 and self.viscous_stages < 3:
             raise ValueError(f"viscous_stages must be 0 or at least 3, got {self.viscous_stages}")
@@ -198,20 +194,8 @@ class FiniteVolume:
         return u
 
     def _diffused(self, u: Tensor, dt: Tensor, t: Tensor) -> Tensor:
-        """A step under the viscous fluxes alone, by the Runge-Kutta-Legendre method of second order.
-
-        Source: Meyer, Balsara and Aslam 2014, equations 16 to 20.
-        """
-        s = self.viscous_stages
-        b = [1 / 3, 1 / 3] + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(2, s + 1)]
-        width = 4 / (s * s + s - 2)
-        first = self._viscous(u, t)
-        before, now = u, torch.addcmul(u, first, dt * (b[1] * width))
-        for j in range(2, s + 1):
-            mu, nu = (2 * j - 1) / j * b[j] / b[j - 1], -(j - 1) / j * b[j] / b[j - 2]
-            slope = self._viscous(now, t) - first * (1 - b[j - 1])
-            before, now = now, torch.addcmul(mu * now + nu * before + (1 - mu - nu) * u, slope, dt * (mu * width))
-        return now
+        """A step under the viscous fluxes alone."""
+        return legendre_step(lambda now: self._viscous(now, t), u, dt, self.viscous_stages)
 
     def _viscous(self, u: Tensor, t: Tensor) -> Tensor:
         """Σ_j ∂_j g_j."""
@@ -248,7 +232,7 @@ class FiniteVolume:
         # Outside of a step (dt is None) nothing is split either.
         unsplit = self.law.viscous and not (self.viscous_stages and dt is not None)
         limited = self.positivity == "fluxes" and dt is not None and bool(self.law.positive)
-        shares = self._shares(w) if limited else []
+        shares = axis_shares(self.law, w, h) if limited else []
         around = pad(w, 1, self.boundary, h, odd=self._odd, t=t) if unsplit else None
         total: Tensor | None = None
         for axis in range(self.grid.dims):
@@ -259,7 +243,7 @@ class FiniteVolume:
             if limited:
                 assert dt is not None
                 cells = padded.narrow(place, width - 1, w.shape[place] + 2)
-                flux = self._limited(flux, cells, axis, 2 * dt / (h[axis] * shares[axis]))
+                flux = limited_flux(self.law, flux, cells, axis, 2 * dt / (h[axis] * shares[axis]))
             if around is not None:
                 flux = flux - self.law.viscous_flux(around, axis, h)
             n = w.shape[place]
@@ -284,52 +268,10 @@ class FiniteVolume:
         kept = [(side[:, list(law.positive)] > 0).all(1, keepdim=True) for side in sides]
         return torch.where(kept[0], sides[0], means[0]), torch.where(kept[1], sides[1], means[1])
 
-    def _shares(self, w: Tensor) -> list[Tensor]:
-        """How much of a cell each axis may use up: its part of the Courant number, (batch, 1, 1, ...)."""
-        rates = self.law.rates(w.detach(), self.grid.spacing)
-        total = torch.stack(rates).sum(0)
-        return [(rate / total).view(-1, *[1] * (w.ndim - 1)) for rate in rates]
-
-    def _limited(self, flux: Tensor, w: Tensor, axis: int, ratio: Tensor) -> Tensor:
-        """The flux, moved to Rusanov's of first order until the half of the cell on each side of the face stays positive.
-
-        A cell's update is the mean of the half-updates u ∓ ratio F over its faces; Rusanov's keep it positive at half the Courant
-        number 1. Density is linear in F, and pressure concave, so that a share of the way can be given.
-        """
-        law, place = self.law, 2 + axis
-        faces = flux.shape[place]
-        w_lower, w_upper = w.narrow(place, 0, faces), w.narrow(place, 1, faces)
-        safe = FLUXES["rusanov"](law, w_lower, w_upper, axis)
-        means = law.conserved(w_lower), law.conserved(w_upper)
-        for channel in law.positive:
-            share: Any = 1.0
-            for mean, sign in zip(means, (-1.0, 1.0), strict=True):
-                kept = law.primitive(mean + sign * ratio * safe)[:, channel : channel + 1]
-                now = law.primitive(mean + sign * ratio * flux)[:, channel : channel + 1]
-                least = kept * _MARGIN
-                part = torch.where(now < least, (kept - least) / (kept - now).clamp_min(torch.finfo(w.dtype).tiny), 1.0)
-                share = part.clamp(0.0, 1.0) if isinstance(share, float) else torch.minimum(share, part.clamp(0.0, 1.0))
-            flux = torch.lerp(safe, flux, share)
-        return flux
-
     def check(self, u: Num[Tensor, "..."]) -> None:
         """Raise ValueError unless u is a state: of the right shape, finite, with positive density, depth and pressure."""
         self.grid.check(u, "u", self.law.channels)
-        for name, value in vars(self.law).items():
-            for entry in value if isinstance(value, tuple) else (value,):
-                if isinstance(entry, Tensor) and entry.ndim and len(entry) not in (1, len(u)):
-                    raise ValueError(f"{name} of the law must have one entry or {len(u)}, as u, got {len(entry)}")
-        state = u.detach()
-        finite = state.flatten(1).isfinite().all(1)
-        w = self.law.primitive(state)
-        rows = {"finite": finite}
-        for channel in self.law.positive:
-            name = "density" if channel == 0 and self.law.dims + 1 in self.law.positive else "depth"
-            rows[name if channel == 0 else "pressure"] = (w[:, channel] > 0).flatten(1).all(1) | ~finite
-        for name, good in rows.items():
-            if not bool(good.all()):
-                wanted = "finite" if name == "finite" else f"of positive {name}"
-                raise ValueError(f"u must be {wanted}, samples {listed(~good)} are not")
+        check_state(self.law, u)
 
     def advance(
         self,

@@ -1,4 +1,4 @@
-"""The one training loop of the book: ``fit``, its learning-rate schedules, and counts of parameters and operations.
+"""The one training loop of the book: ``fit``; its schedules are in ``learning_rates``.
 
 A batch is a function of (seed, step), so there is no loader whose place must be kept: a run that was killed goes on
 from its checkpoint with the same losses to the last bit (on a CPU). Several processes, GPUs or machines share each batch,
@@ -10,7 +10,6 @@ and the curve is that of one process up to rounding. They are started by acceler
 """
 
 import contextlib
-import copy
 import math
 import os
 import time
@@ -25,10 +24,18 @@ from accelerate.utils import recursively_apply
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from pdebook import checkpoints
+from pdebook.learning_rates import (
+    SCHEDULES,
+    Schedule,
+    constant,
+    exponential,
+    inverse_sqrt,
+    one_cycle,
+    warmup_cosine,
+)
 from pdebook.rng import fold_in
 
 __all__ = [
@@ -39,16 +46,12 @@ __all__ = [
     "decay_matrices",
     "exponential",
     "fit",
-    "flop_count",
     "inverse_sqrt",
     "one_cycle",
-    "parameter_count",
     "swapped",
     "warmup_cosine",
 ]
 
-Schedule = Callable[[int, int], float]
-"""Factor of the learning rate at a step of a run of so many steps."""
 Groups = Iterable[Mapping[str, Any]] | Callable[[nn.Module], Iterable[Mapping[str, Any]]]
 Precision = Literal["full", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -87,82 +90,6 @@ class History:
     ema: dict[str, Tensor] | None
 
 
-# -------------------- learning-rate schedules
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-
-
-def _check_warmup(warmup: int, least: int = 0) -> None:
-    if warmup < least:
-        raise ValueError(f"warmup must be at least {least}, got {warmup}")
-
-
-def _warmup(step: int, warmup: int) -> float:
-    return min(1.0, (step + 1) / (warmup + 1))
-
-
-def constant(warmup: int = 0) -> Schedule:
-    """Linear rise over ``warmup`` steps, then 1."""
-    _check_warmup(warmup)
-    return lambda step, steps: _warmup(step, warmup)
-
-
-def warmup_cosine(warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Linear rise over ``warmup`` steps, then half a cosine from 1 down to ``final`` at the end of the run."""
-    _check_warmup(warmup)
-    _check_fraction("final", final)
-
-    def factor(step: int, steps: int) -> float:
-        if step < warmup:
-            return _warmup(step, warmup)
-        done = (step - warmup) / max(steps - warmup, 1)
-        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
-
-    return factor
-
-
-def one_cycle(rise: float = 0.3, start: float = 0.04, final: float = 4e-6) -> Schedule:
-    """Half a cosine from ``start`` up to 1 over the fraction ``rise`` of the run, then half a cosine down to ``final``.
-
-    Source: Smith and Topin 2018, in the form and with the defaults of PyTorch's OneCycleLR.
-    """
-    _check_fraction("rise", rise)
-
-    def factor(step: int, steps: int) -> float:
-        # PyTorch's phases: the peak at step rise * steps - 1, the lowest rate at the last step.
-        peak = rise * steps - 1.0
-        low, high, done = (start, 1.0, step / peak) if step < peak else (1.0, final, (step - peak) / (steps - 1 - peak))
-        return high + (low - high) * 0.5 * (1.0 + math.cos(math.pi * done))
-
-    return factor
-
-
-def exponential(final: float = 0.01, warmup: int = 0) -> Schedule:
-    """Linear rise over ``warmup`` steps times a geometric decay from 1 to ``final`` over the run."""
-    if not 0 < final <= 1:
-        raise ValueError(f"final must be in (0, 1], got {final}")
-    _check_warmup(warmup)
-    return lambda step, steps: _warmup(step, warmup) * final ** (step / max(steps - 1, 1))
-
-
-def inverse_sqrt(warmup: int = 100) -> Schedule:
-    """Linear rise over ``warmup`` steps, then sqrt(warmup / step): no end of the run is needed. Source: Vaswani et al. 2017."""
-    _check_warmup(warmup, least=1)
-    return lambda step, steps: min((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
-
-
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
-    "constant": constant,
-    "warmup_cosine": warmup_cosine,
-    "one_cycle": one_cycle,
-    "exponential": exponential,
-    "inverse_sqrt": inverse_sqrt,
-}
-
-
 # -------------------- parameters
 
 
@@ -198,22 +125,6 @@ def _parameter_groups(module: nn.Module, groups: Groups | None) -> list[dict[str
     if missing := [name for key, name in trainable.items() if key not in seen]:
         raise ValueError(f"groups must hold each trainable parameter of the module once; {missing[0]} is in none")
     return [group for group in found if group["params"]]
-
-
-def parameter_count(module: nn.Module, trainable: bool = False) -> int:
-    """Number of real parameters: a complex one is two, a shared one counts once; of the trainable ones alone if asked."""
-    chosen = [p for p in module.parameters() if p.requires_grad or not trainable]
-    return sum(p.numel() * (2 if p.is_complex() else 1) for p in chosen)
-
-
-def flop_count(module: nn.Module, *inputs: Any) -> int:
-    """Floating-point operations of one forward pass, 2 a multiply-add: matrix products, convolutions and attention.
-
-    Fourier transforms and pointwise work are not counted. A copy is run in evaluation mode: the module stays as it is.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(module).eval()(*inputs)
-    return counter.get_total_flops()
 
 
 class _Average:

@@ -116,3 +116,11 @@ def test_live_bytes_see_what_is_made_kept_and_freed():
         assert held >= 16000
         y.backward()
     assert meter.peak >= 24000
+
+
+def test_counting_leaves_the_module_as_it_is():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    flop_count(module, torch.randn(5, 3))
+    assert module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

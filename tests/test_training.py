@@ -532,27 +532,6 @@ def test_a_batch_is_shared_in_slices():
         training._share(x, 0, 4)
 
 
-# -------------------- counts
-
-
-def test_parameters_are_counted_as_real_numbers_once():
-    module = make()
-    # Weight (shared) 9, biases 3 + 3, norm 3 + 3, phase 2 * 3, unused 2.
-    assert training.parameter_count(module) == 29
-    module.first.bias.requires_grad_(False)
-    assert training.parameter_count(module, trainable=True) == 26
-
-
-def test_operations_of_products_and_convolutions():
-    assert training.flop_count(nn.Linear(3, 5), torch.ones(7, 3)) == 2 * 7 * 3 * 5
-    assert training.flop_count(nn.Conv1d(2, 4, 3), torch.ones(1, 2, 10)) == 2 * 8 * 2 * 4 * 3
-    module = make()
-    before = copy.deepcopy(module.state_dict())
-    training.flop_count(module, torch.randn(4, 3))
-    assert module.training
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-
-
 # -------------------- other processes
 
 

@@ -41,6 +41,8 @@ def check_size(size: Sequence[int]) -> tuple[int, ...]:
 
 def coefficients(u: Float[Tensor, "*shape"], dims: int) -> Complex[Tensor, "*modes"]:
     """Coefficients c_m of u(x) = Σ_m c_m e^{2πi m·x/L} over the last ``dims`` axes."""
+    if not 1 <= dims <= u.ndim:
+        raise ValueError(f"dims must be from 1 to the {u.ndim} axes of u, got {dims}")
     return torch.fft.rfftn(u, dim=tuple(range(-dims, 0)), norm="forward")
 
 
@@ -118,8 +120,8 @@ def derivative_symbol(
         ValueError: sizes, lengths or orders that do not match or make no sense.
     """
     size = check_size(size)
-    if len(orders) != len(size) or any(order < 0 for order in orders):
-        raise ValueError(f"orders must hold {len(size)} numbers that are not negative, got {tuple(orders)}")
+    if len(orders) != len(size) or any(order < 0 or order != int(order) for order in orders):
+        raise ValueError(f"orders must hold {len(size)} numbers, whole and not negative, got {tuple(orders)}")
     symbol = torch.ones((1,) * len(size), dtype=torch.complex128, device=device)
     numbers = mode_numbers(size, device=device)
     for n, m, k, order in zip(size, numbers, wavenumbers(size, length, device=device), orders, strict=True):
@@ -202,6 +204,8 @@ def resample(u: Float[Tensor, "*batch_and_shape"], size: Sequence[int]) -> Float
     size = check_size(size)
     if len(size) > u.ndim:
         raise ValueError(f"size has {len(size)} axes, more than u of shape {tuple(u.shape)}")
+    if u.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"u must be float32 or float64, got {u.dtype}")
     for axis, new in zip(range(-len(size), 0), size, strict=True):
         old = u.shape[axis]
         if old == new:

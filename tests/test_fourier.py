@@ -132,6 +132,7 @@ def test_spectrum_puts_a_mode_into_its_shell():
     assert spectrum.argmax() == 5
     assert spectrum[5].item() == pytest.approx(0.5)
     assert torch.equal(fourier.shells((16, 16))[1, 1], torch.tensor(1))
+    assert int(fourier.shells((16, 16))[2, 2]) == 3
     assert len(spectrum) == 12
 
 
@@ -166,6 +167,8 @@ def test_resampling_keeps_the_dtype_and_has_gradients():
         (lambda: fourier.wavenumbers((4,), -1.0), "length must be positive"),
         (lambda: fourier.derivative_symbol((4,), (1, 1)), "orders must hold 1 numbers"),
         (lambda: fourier.derivative_symbol((4,), (-1,)), "not negative"),
+        (lambda: fourier.coefficients(torch.zeros(4), 2), "dims must be from 1 to the 1 axes of u, got 2"),
+        (lambda: fourier.resample(torch.zeros(4).half(), (8,)), "u must be float32 or float64, got torch.float16"),
         (lambda: fourier.dealiasing_mask((8,), 0), "degree must be at least 1, got 0"),
         (lambda: fourier.dealiasing_mask((3, 8)), "size must exceed 3"),
         (lambda: fourier.resample(torch.zeros(4), (4, 4)), "more than u of shape"),

@@ -54,6 +54,8 @@ class LinearSystem:
             check_start("x0", x0, complex_too=True)
             if x0.shape != b.shape:
                 raise ValueError(f"x0 must have the shape of b, {tuple(b.shape)}, got {tuple(x0.shape)}")
+            if x0.is_complex() and not b.is_complex():
+                raise ValueError("x0 must be real, as b is")
         self.solver, self.b, self.max_iterations = solver, b, max_iterations
         self._operator, self._preconditioner = operator, preconditioner
         self.column = (-1, *[1] * (b.ndim - 1))
@@ -70,6 +72,8 @@ class LinearSystem:
         image = function(v)
         if image.shape != self.b.shape:
             raise ValueError(f"{name} must keep the shape {tuple(self.b.shape)}, got {tuple(image.shape)}")
+        if image.dtype != self.b.dtype:
+            raise ValueError(f"{name} must keep the dtype {self.b.dtype}, got {image.dtype}")
         return image
 
     def product(self, v: Tensor) -> Tensor:

@@ -52,11 +52,18 @@ class BoxOperator:
         for axis, face in enumerate(self.faces):
             shape = tuple(face.shape[face.ndim - dims :])
             wanted = tuple(n + (other == axis) for other, n in enumerate(self.size))
-            if shape != wanted or not face.is_floating_point():
+            if shape != wanted or min(self.size) < 1 or not face.is_floating_point() or face.dtype != self.faces[0].dtype:
                 raise ValueError(
-                    f"faces must hold floating-point weights (..., {', '.join(map(str, wanted))}) along axis {axis}, got "
+                    f"faces must hold floating-point weights (..., {', '.join(map(str, wanted))}) along axis {axis}, of one dtype, "
+                    "for a cell at least, got "
                     f"{face.dtype} of shape {tuple(face.shape)}"
                 )
+        if self.shift is not None and any(
+            m not in (1, n) for m, n in zip(self.shift.shape[self.shift.ndim - dims :], self.size, strict=False)
+        ):
+            raise ValueError(
+                f"shift must broadcast to (..., {', '.join(map(str, self.size))}), got {tuple(self.shift.shape)}"
+            )
         diagonal = 0.0 if self.shift is None else self.shift
         for axis, face, n in zip(range(-dims, 0), self.faces, self.size, strict=True):
             diagonal = diagonal + face.narrow(axis, 0, n) + face.narrow(axis, 1, n)
@@ -170,7 +177,8 @@ class Multigrid:
         degree: of the smoothing polynomial.
         cells: halving goes on while there are more cells than that.
     Raises:
-        ValueError: sizes so odd that more than 256 cells would be left, or an option that does not exist.
+        ValueError: sizes so odd that more than 256 cells would be left, an option that does not exist, weights that are negative,
+            not finite, or different on the two ends of a periodic axis.
     Source: Trottenberg, Oosterlee and Schüller, Multigrid; Braess 1995 for the factor of the coarse operator; Adams et al. 2003 for
         the smoother.
     """
@@ -186,6 +194,16 @@ class Multigrid:
                 f"size must halve until at most 256 cells are left, got {operator.size}, which ends at {last}: "
                 "take sizes with more factors 2"
             )
+        for axis, (face, periodic) in enumerate(zip(operator.faces, operator.periodic, strict=True)):
+            if not bool((face >= 0).all() & face.isfinite().all()):
+                raise ValueError(
+                    f"operator must have finite weights that are not negative; along axis {axis} it has others"
+                )
+            place = axis - operator.dims
+            if periodic and not bool((face.narrow(place, 0, 1) == face.narrow(place, operator.size[axis], 1)).all()):
+                raise ValueError(
+                    f"operator must have equal weights on the first and the last face of the periodic axis {axis}"
+                )
         self.cycle, self.degree = cycle, degree
         self.levels = [operator]
         while self.levels[-1].size != last:
@@ -227,7 +245,12 @@ class Multigrid:
         return self._smooth(level, u if rows is None else torch.where(rows, u, 0.0), f)
 
     def __call__(self, r: Shaped[Tensor, "batch *shape"]) -> Shaped[Tensor, "batch *shape"]:
-        """M r, one cycle from zero."""
+        """M r, one cycle from zero. Raises ValueError for an r that is no field on the box, or of another batch."""
+        operator = self.levels[0]
+        shape = (*operator.diagonal.shape[: operator.diagonal.ndim - operator.dims], *operator.size)
+        lead = [m in (1, n) for m, n in zip(shape[::-1], tuple(r.shape)[::-1], strict=False)]
+        if tuple(r.shape[r.ndim - operator.dims :]) != operator.size or r.ndim < len(shape) or not all(lead):
+            raise ValueError(f"r must have the box as its last axes and broadcast with {shape}, got {tuple(r.shape)}")
         return self._visit(0, r)
 
     @torch.no_grad()

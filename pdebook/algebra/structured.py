@@ -191,8 +191,8 @@ def toeplitz(column: Shaped[Tensor, "*batch n"], row: Shaped[Tensor, "..."] | No
     """
     row = column.conj() if row is None else row
     n = column.shape[-1]
-    if row.shape[-1] != n:
-        raise ValueError(f"row must have the {n} entries of column, got shape {tuple(row.shape)}")
+    if row.shape[-1] != n or not n:
+        raise ValueError(f"row must have the {n} entries of column, one at least, got shape {tuple(row.shape)}")
     length = 2 * n  # a column, one entry that is never met, and the row backwards
     wrapped = torch.cat([column, torch.zeros_like(column[..., :1]), row[..., 1:].flip(-1)], -1)
     symbol = torch.fft.fft(wrapped)
@@ -223,11 +223,18 @@ def circulant(column: Shaped[Tensor, "*batch n"]) -> LinearOperator:
     return LinearOperator(lambda v: product(symbol, v), (n,), (n,), lambda w: product(symbol.conj(), w), diagonal)
 
 
-def circulant_solve(column: Shaped[Tensor, "*batch n"], b: Shaped[Tensor, "*rows n"]) -> Shaped[Tensor, "*rows n"]:
+def circulant_solve(column: Shaped[Tensor, "*batch n"], b: Shaped[Tensor, "*rows m"]) -> Shaped[Tensor, "*rows m"]:
     """x with A x = b for the circulant matrix of this first column; an eigenvalue zero gives values that are not finite.
 
     With Chan's column, the mean along each wrapped diagonal of a Toeplitz matrix, it preconditions that matrix.
+
+    Raises:
+        ValueError: a b of another length than the column.
     """
+    if b.shape[-1] != column.shape[-1]:
+        raise ValueError(
+            f"b must have the {column.shape[-1]} entries of column along its last axis, got shape {tuple(b.shape)}"
+        )
     symbol = torch.fft.fft(column)
     if column.is_complex() or b.is_complex():
         return torch.fft.ifft(torch.fft.fft(b) / symbol)

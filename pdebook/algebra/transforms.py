@@ -33,6 +33,7 @@ from pdebook.fourier import check_size
 __all__ = [
     "BASES",
     "SeparableLaplacian",
+    "check_precision",
     "dct1",
     "dct2",
     "dct4",
@@ -48,10 +49,15 @@ __all__ = [
 _DENSE = 256
 
 
+def check_precision(u: Tensor, name: str) -> None:
+    """Raise ValueError unless u is of a type that Fourier transforms take on every device: float32 or float64."""
+    if u.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be floating-point, float32 or float64, got {u.dtype}")
+
+
 def _last(u: Tensor, dim: int, name: str, least: int = 1) -> Tensor:
     """u with the axis put last. Raises ValueError for an axis that is too short, or no floating point."""
-    if not u.is_floating_point():
-        raise ValueError(f"u must be floating-point, got {u.dtype}")
+    check_precision(u, "u")
     if not -u.ndim <= dim < u.ndim:
         raise ValueError(f"dim must be an axis of u of shape {tuple(u.shape)}, got {dim}")
     if u.shape[dim] < least:
@@ -325,6 +331,7 @@ class SeparableLaplacian:
         self.singular = all(name in ("periodic", "neumann", "neumann-nodes") for name in self.bases)
 
     def _check(self, u: Tensor) -> None:
+        check_precision(u, "u")
         if tuple(u.shape[u.ndim - len(self.size) :]) != self.size:
             raise ValueError(f"u must have shape (..., {', '.join(map(str, self.size))}), got {tuple(u.shape)}")
 

@@ -118,9 +118,15 @@ def paired(boundary: Any, dims: int) -> tuple[tuple[Boundary, Boundary], ...]:
     return pairs
 
 
-def _at(value: Value, t: Any, like: Tensor) -> Any:
+def _at(value: Value, t: Any, u: Tensor, axis: int) -> Any:
+    """A condition's value at a time. Raises ValueError unless it broadcasts to a side of u across the axis."""
     value = value(t) if callable(value) else value
-    return value.to(like) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    shape = [1 if place == axis % u.ndim else n for place, n in enumerate(u.shape)]
+    if value.ndim > u.ndim or any(m not in (1, n) for m, n in zip(value.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"boundary must hold values that broadcast to a side's {shape}, got shape {list(value.shape)}")
+    return value.to(u)
 
 
 def _beyond(
@@ -131,7 +137,7 @@ def _beyond(
     inner = u.narrow(axis, n - width if upper else 0, width)
     if isinstance(side, Ghost):
         shape = [width if d == axis % u.ndim else s for d, s in enumerate(u.shape)]
-        return torch.as_tensor(_at(side.value, t, u), dtype=u.dtype, device=u.device).expand(shape)
+        return torch.as_tensor(_at(side.value, t, u, axis), dtype=u.dtype, device=u.device).expand(shape)
     # Number of each ghost cell, counted outwards from the wall, along the axis.
     number = torch.arange(1, width + 1, dtype=u.dtype, device=u.device)
     number = (number if upper else number.flip(0)).reshape([-1 if d == axis % u.ndim else 1 for d in range(u.ndim)])
@@ -147,7 +153,7 @@ def _beyond(
         return mirrored * signs.view(-1, *[1] * (u.ndim - 2))
     assert isinstance(side, Robin)
     slope = side.b / ((2 * number - 1) * h)
-    return (_at(side.g, t, u) - mirrored * (side.a / 2 - slope)) / (side.a / 2 + slope)
+    return (_at(side.g, t, u, axis) - mirrored * (side.a / 2 - slope)) / (side.a / 2 + slope)
 
 
 def pad(
@@ -172,10 +178,16 @@ def pad(
         t: time, handed to values that are functions of it.
     Raises:
         ValueError: conditions that do not fit, a width that is not positive or exceeds the grid, a Robin condition that has
-            no solution at this spacing.
+            no solution at this spacing, spacings or axes that are not the grid's.
     """
     dims = u.ndim - 2
     pairs = paired(boundary, dims)
+    if len(spacing) != dims or not all(h > 0 for h in spacing):
+        raise ValueError(f"spacing must be positive, one for each of the {dims} axes, got {tuple(spacing)}")
+    if axes is not None and not all(0 <= axis < dims for axis in axes):
+        raise ValueError(f"axes must be from 0 to {dims - 1}, got {tuple(axes)}")
+    if odd and (len(odd) != dims or not all(-u.shape[1] <= j < u.shape[1] for turned in odd for j in turned)):
+        raise ValueError(f"odd must name channels below {u.shape[1]} for each of the {dims} axes, got {odd}")
     if width < 1 or any(width > u.shape[2 + axis] for axis in (axes if axes is not None else range(dims))):
         raise ValueError(f"width must be from 1 to the number of cells {tuple(u.shape[2:])}, got {width}")
     for axis in range(dims) if axes is None else axes:
@@ -186,6 +198,8 @@ def pad(
             u = torch.cat([u.narrow(place, n - width, width), u, u.narrow(place, 0, width)], place)
             continue
         for side in (lower, upper):
+            if isinstance(side, Outflow) and side.order == 1 and n < 2:
+                raise ValueError("boundary must not be Outflow of order 1 along an axis of one cell")
             if isinstance(side, Robin):
                 for j in range(1, width + 1):
                     if side.a / 2 + side.b / ((2 * j - 1) * spacing[axis]) == 0:

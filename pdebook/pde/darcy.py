@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from pdebook.algebra.results import check_start
 from pdebook.pde.boundary import Ghost
 from pdebook.pde.elliptic import Diffusion
 from pdebook.pde.grid import Grid
@@ -22,7 +23,7 @@ _GAMMA = 1.0 - math.sqrt(0.5)
 
 
 def darcy(
-    a: Shaped[Tensor, "batch 1 *size"],
+    a: Shaped[Tensor, "batch channel *size"],
     grid: Grid,
     beta: float | int | Tensor = 1.0,
     *,
@@ -38,6 +39,7 @@ def darcy(
         faces: means of the coefficient, see ``Diffusion``.
         options: of ``Diffusion.solve``.
     """
+    grid.check(a, "a", 1)
     return Diffusion(grid, a, faces=faces).solve(_strength(beta, a).expand_as(a), **options)
 
 
@@ -48,11 +50,13 @@ def _strength(beta: float | int | Tensor, a: Tensor) -> Tensor:
         raise ValueError(
             f"beta must be a number or one for each of the {len(a)} samples, got shape {tuple(strength.shape)}"
         )
+    if not bool(strength.isfinite().all()):
+        raise ValueError(f"beta must be finite, got {beta}")
     return strength.reshape(-1, *[1] * (a.ndim - 1))
 
 
 def diffuse(
-    u0: Shaped[Tensor, "batch 1 *size"],
+    u0: Shaped[Tensor, "starts 1 *size"],
     a: Shaped[Tensor, "batch 1 *size"],
     f: Shaped[Tensor, "..."],
     grid: Grid,
@@ -63,7 +67,7 @@ def diffuse(
     every: int | None = None,
     faces: str = "harmonic",
     rtol: float | int | None = None,
-) -> Float[Tensor, "batch times *size"]:
+) -> Float[Tensor, "rows times *size"]:
     """∂_t u = ∇·(a ∇u) + f from u_0, by SDIRK2: second order, stable and damping for any step, conservative.
 
         U = u + γ Δt F(U),    u⁺ = u + (1-γ) Δt F(U) + γ Δt F(u⁺),    γ = 1 - 1/√2
@@ -89,15 +93,25 @@ def diffuse(
     Source: Alexander, SIAM J. Numer. Anal. 1977.
     """
     grid.check(u0, "u0", 1)
+    check_start("u0", u0.detach())
+    if u0.dtype != a.dtype or f.dtype != a.dtype:
+        raise ValueError(f"u0 and f must have the dtype of a, {a.dtype}, got {u0.dtype} and {f.dtype}")
+    rows = max(len(u0), len(a))
+    if min(len(u0), len(a)) not in (1, rows):
+        raise ValueError(f"u0 must have as many samples as a, {len(a)}, got {len(u0)}")
+    shape = (rows, 1, *grid.size)
+    if f.ndim > len(shape) or any(m not in (1, n) for m, n in zip(f.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"f must broadcast to {shape}, got shape {tuple(f.shape)}")
     every = steps if every is None else every
-    if not (0 < time < math.inf) or steps < 1 or every < 1 or steps % every:
+    whole = isinstance(steps, int) and isinstance(every, int)
+    if not (0 < time < math.inf) or not whole or steps < 1 or every < 1 or steps % every:
         raise ValueError(
             f"time must be positive, and steps a multiple of every >= 1, got time = {time}, steps = {steps}, every = {every}"
         )
     rate = steps / (_GAMMA * time)
     problem = Diffusion(grid, a, boundary, shift=rate, faces=faces)
     inverse = problem.preconditioner()
-    u, states = u0, []
+    u, states = u0.expand(shape), []
     for step in range(1, steps + 1):
         middle = problem.solve(rate * u + f, preconditioner=inverse, x0=u.detach(), rtol=rtol)
         u = problem.solve(

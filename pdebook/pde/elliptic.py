@@ -16,7 +16,7 @@ from pdebook.algebra.box_solve import Product, differences, named_preconditioner
 from pdebook.algebra.conjugate_gradient import conjugate_gradient
 from pdebook.algebra.multigrid import BoxOperator, coarsest
 from pdebook.algebra.results import Result, check_start, default_tolerance
-from pdebook.algebra.transforms import SeparableLaplacian
+from pdebook.algebra.transforms import SeparableLaplacian, check_precision
 from pdebook.pde.boundary import Boundary, Ghost, Outflow, Periodic, Robin, Wall, dirichlet, paired, wall_flux
 from pdebook.pde.grid import Grid
 
@@ -25,8 +25,17 @@ __all__ = ["Diffusion", "box_bases", "poisson"]
 Number = float | int | Tensor
 
 
-def _value(value: Any, t: Any, like: Tensor) -> Tensor:
-    return torch.as_tensor(value(t) if callable(value) else value, dtype=like.dtype, device=like.device)
+def _value(value: Any, t: Any, edge: Tensor) -> Tensor:
+    """A condition's value at a time. Raises ValueError unless it is finite and broadcasts to the cells of the side."""
+    found = torch.as_tensor(value(t) if callable(value) else value, dtype=edge.dtype, device=edge.device)
+    shape = (max(len(edge), len(found) if found.ndim == edge.ndim else 1), *edge.shape[1:])
+    if found.ndim > edge.ndim or any(m not in (1, n) for m, n in zip(found.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(
+            f"boundary must hold values that broadcast to a side's {shape}, got shape {tuple(found.shape)}"
+        )
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"boundary must hold finite values, got {value if found.ndim == 0 else 'others'}")
+    return found
 
 
 def _kind(side: Boundary) -> str:
@@ -84,6 +93,8 @@ def poisson(
         ValueError: fields, conditions or shifts that do not fit, a Robin or Ghost side, sources that don't balance where they must.
     """
     grid.check(f, "f")
+    check_precision(f, "f")
+    check_start("f", f.detach())
     pairs = paired(dirichlet() if boundary is None else boundary, grid.dims)
     for pair in pairs:
         for side in pair:
@@ -102,7 +113,7 @@ def poisson(
     c = torch.as_tensor(shift, dtype=f.dtype, device=f.device)
     if c.ndim > 1 or (c.ndim == 1 and len(c) not in (1, len(f))):
         raise ValueError(f"shift must be a number or one for each of the {len(f)} samples, got shape {tuple(c.shape)}")
-    if bool((c < 0).any()):
+    if not bool(((c >= 0) & c.isfinite()).all()):
         raise ValueError(f"shift must not be negative, got {float(c.min()):.3g}")
     if laplacian.singular and bool((c == 0).any()):
         _check_balance(f)
@@ -120,7 +131,7 @@ def _wall_sources(pairs: Any, a: Tensor, grid: Grid, t: Any) -> list[tuple[int, 
             if isinstance(g, (int, float)) and g == 0:
                 continue
             edge = a.narrow(axis + 2, grid.size[axis] - 1 if upper else 0, 1)
-            found.append((axis, upper, edge * _value(g, t, a) * (factor / grid.spacing[axis])))
+            found.append((axis, upper, edge * _value(g, t, edge) * (factor / grid.spacing[axis])))
     return found
 
 
@@ -169,6 +180,9 @@ class Diffusion:
         t: Any = 0.0,
     ) -> None:
         grid.check(a, "a")
+        check_precision(a, "a")
+        if not len(a):
+            raise ValueError("a must have a sample at least, got none")
         if a.shape[1] not in (1, grid.dims):
             raise ValueError(f"a must have one channel or one for each of the {grid.dims} axes, got {a.shape[1]}")
         if faces not in ("harmonic", "arithmetic"):
@@ -196,6 +210,7 @@ class Diffusion:
         )
         free = all(isinstance(side, Periodic) or wall_flux(side, 1.0)[0] == 0 for pair in self._pairs for side in pair)
         self.singular = free and given is None
+        self._rows = len(self.operator.diagonal)
         self._mean = a.detach().mean(tuple(range(1, a.ndim)), keepdim=True)
 
     def _field(self, shift: Number, a: Tensor) -> Tensor:
@@ -205,9 +220,12 @@ class Diffusion:
             c.ndim != a.ndim
             or c.shape[1] != 1
             or any(m not in (1, n) for m, n in zip(c.shape[2:], a.shape[2:], strict=True))
+            or (len(c) != len(a) and 1 not in (len(c), len(a)))
         ):
-            raise ValueError(f"shift must be a number, (batch,) or (batch, 1, *{self.grid.size}), got {tuple(c.shape)}")
-        if bool((c < 0).any()):
+            raise ValueError(
+                f"shift must be a number, (batch,) or (batch, 1, *{self.grid.size}) with the batch {len(a)} of a, got {tuple(c.shape)}"
+            )
+        if not bool(((c >= 0) & c.isfinite()).all()):
             raise ValueError(f"shift must not be negative, got {float(c.min()):.3g}")
         return c
 
@@ -282,12 +300,11 @@ class Diffusion:
         if f.dtype != self._mean.dtype:
             raise ValueError(f"f must have the dtype of a, {self._mean.dtype}, got {f.dtype}")
         check_start("f", f.detach())
-        batches = {len(f), len(self._mean)} - {1}
-        if len(batches) > 1:
-            raise ValueError(f"f must have as many samples as a, {len(self._mean)}, got {len(f)}")
+        if len({len(f), self._rows} - {1}) > 1:
+            raise ValueError(f"f must have as many samples as a, {self._rows}, got {len(f)}")
         b = self.right_hand_side(f)
-        if len(b) < len(self._mean):
-            b = b.expand(len(self._mean), *b.shape[1:])
+        if len(b) < self._rows:
+            b = b.expand(self._rows, *b.shape[1:])
         if self.singular:
             _check_balance(b)
         return b

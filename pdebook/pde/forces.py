@@ -49,6 +49,9 @@ def buoyancy(
     c: Float[Tensor, "batch 1 *size"], mac: Staggered, axis: int, strength: Number = 1.0
 ) -> Float[Tensor, "batch dims *size"]:
     """strength x c along an axis, c by linear interpolation at its faces; zero on walls."""
+    mac.grid.check(c, "c", 1)
+    if not 0 <= axis < mac.grid.dims:
+        raise ValueError(f"axis must be from 0 to {mac.grid.dims - 1}, got {axis}")
     u = c[:, 0]
     n = u.shape[axis + 1]
     before = (
@@ -69,7 +72,9 @@ def restrict(v: Float[Tensor, "batch dims *size"], factor: int) -> Float[Tensor,
         ValueError: a factor that does not divide the size.
     """
     size = v.shape[2:]
-    if factor < 1 or any(n % factor for n in size):
+    if v.shape[1] != len(size):
+        raise ValueError(f"v must have a component for each of the {len(size)} axes, got {v.shape[1]}")
+    if not isinstance(factor, int) or factor < 1 or any(n % factor for n in size):
         raise ValueError(f"factor must be a positive divisor of the size {tuple(size)}, got {factor}")
     parts = []
     for component in range(v.shape[1]):

@@ -96,7 +96,7 @@ def van_leer(near: Neighbours) -> Tensor:
 
 
 def sample(
-    u: Shaped[Tensor, "batch channel *size"], at: Float[Tensor, "batch dims *points"], periodic: Sequence[bool]
+    u: Shaped[Tensor, "batch channel *size"], at: Float[Tensor, "rows axes *points"], periodic: Sequence[bool]
 ) -> Float[Tensor, "batch channel *points"]:
     """Multilinear interpolation of u at positions counted in points, 0 being the first; wrapped, or held at the ends.
 
@@ -104,15 +104,22 @@ def sample(
         u: fields.
         at: positions along each axis.
         periodic: which axes close on themselves.
+    Raises:
+        ValueError: positions or ``periodic`` of other numbers of samples or axes than u.
     """
     size, dims = u.shape[2:], u.ndim - 2
+    if len(periodic) != dims:
+        raise ValueError(f"periodic must have an entry for each of the {dims} axes, got {len(periodic)}")
+    if at.ndim < 2 or tuple(at.shape[:2]) != (len(u), dims):
+        raise ValueError(f"at must have shape ({len(u)}, {dims}, ...), got {tuple(at.shape)}")
     weights, indices = [], []
     for axis, (n, closed) in enumerate(zip(size, periodic, strict=True)):
         x = at[:, axis] if closed else at[:, axis].clamp(0, n - 1)
         low = x.detach().floor()
         weight = x - low
         index = low.long()
-        pair = [index % n, (index + 1) % n] if closed else [index, (index + 1).clamp(max=n - 1)]
+        # A position that is not a number must not become an index beyond the field.
+        pair = [index % n, (index + 1) % n] if closed else [index.clamp(0, n - 1), (index + 1).clamp(0, n - 1)]
         weights.append([1 - weight, weight])
         indices.append(pair)
     flat = u.flatten(2)

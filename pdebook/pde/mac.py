@@ -68,13 +68,13 @@ class MAC(Staggered):
 
     def transport(
         self,
-        c: Float[Tensor, "batch channel *size"],
+        c: Shaped[Tensor, "batch channel *cells"],
         v: Float[Tensor, "batch dims *size"],
         dt: Number | None = None,
         *,
         boundary: Any = None,
         carried: Interpolation = van_leer,
-    ) -> Float[Tensor, "batch channel *size"]:
+    ) -> Float[Tensor, "batch channel *cells"]:
         """-∇·(v c) for scalars at centres: conservative.
 
         Args:
@@ -84,6 +84,8 @@ class MAC(Staggered):
             boundary: conditions of c, see ``boundary``; periodic and no-flux if left out.
             carried: interpolation of c.
         """
+        self.check(v)
+        self.grid.check(c, "c")
         sides = [Periodic() if closed else Wall() for closed in self.periodic] if boundary is None else boundary
         batch, channels = c.shape[:2]
         flat = c.flatten(0, 1)
@@ -100,7 +102,7 @@ class MAC(Staggered):
         v: Float[Tensor, "batch dims *size"],
         dt: Number,
         *,
-        by: Float[Tensor, "batch dims *size"] | None = None,
+        by: Shaped[Tensor, "batch components *size"] | None = None,
         order: int = 2,
     ) -> Float[Tensor, "batch dims *size"]:
         """Semi-Lagrangian step: v at the feet of the characteristics of ``by`` (v itself if left out); stable for any Δt.
@@ -116,20 +118,24 @@ class MAC(Staggered):
         if order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {order}")
         by = v if by is None else by
+        self.check(v)
+        self.check(by, "by")
         parts = [self.value_at(v, j, self.trace(by, dt, j, order=order)) for j in range(self.grid.dims)]
         return self.clear_walls(torch.cat(parts, 1))
 
     def advect_scalar(
         self,
-        c: Float[Tensor, "batch channel *size"],
+        c: Shaped[Tensor, "batch channel *cells"],
         v: Float[Tensor, "batch dims *size"],
         dt: Number,
         *,
         order: int = 2,
-    ) -> Float[Tensor, "batch channel *size"]:
+    ) -> Float[Tensor, "batch channel *cells"]:
         """Semi-Lagrangian step of scalars at centres; arguments as ``advect``. Not conservative; extrema don't grow."""
         if order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {order}")
+        self.check(v)
+        self.grid.check(c, "c")
         return sample(c, self._inside(self.trace(v, dt, None, order=order)) - 0.5, self.periodic)
 
     def tendency(
@@ -146,9 +152,10 @@ class MAC(Staggered):
 
         Args: as ``step``; stable for Δt up to about h²/(2 dims ν).
         """
+        self.check(v)
         v = self.clear_walls(v)
         rate = self.convection(v, carried=carried, carrier=carrier) + column(viscosity, v) * self.laplacian(v)
-        return self.project(rate + (force(v, t) if callable(force) else force))
+        return self.project(rate + _push(force, v, t))
 
     def step(
         self,
@@ -171,8 +178,10 @@ class MAC(Staggered):
             t: time, for the force.
             carried, carrier: as in ``convection``.
         """
+        self.check(v)
+        _check_step(dt)
         v = self.clear_walls(v)
-        push = force(v, t) if callable(force) else force
+        push = _push(force, v, t)
         v = v + column(dt, v) * (self.convection(v, dt, carried=carried, carrier=carrier) + push)
         v = self.project(v)
         if isinstance(viscosity, (int, float)) and viscosity == 0:
@@ -201,17 +210,23 @@ class MAC(Staggered):
             viscosity, force, interpolations: as in ``step``.
             every: steps between two stored states, a divisor of ``steps``.
         Raises:
-            ValueError: a velocity that does not fit the grid or is not finite, steps that don't match, or a start whose Courant
-                number exceeds one.
+            ValueError: a velocity or a force that does not fit the grid, a start that is not finite, a negative viscosity, steps
+                that don't match, or a start whose Courant number exceeds one.
             Diverged: a sample stopped being finite.
         """
         self.check(v)
         every = steps if every is None else every
-        if steps < 1 or every < 1 or steps % every or not 0 < dt < math.inf:
+        if not isinstance(dt, (int, float)):
+            raise ValueError(f"dt must be a number, one for the whole batch, got {type(dt).__name__}")
+        whole = isinstance(steps, int) and isinstance(every, int)
+        if not whole or steps < 1 or every < 1 or steps % every or not 0 < dt < math.inf:
             raise ValueError(
                 f"dt must be positive, and steps a multiple of every >= 1, got dt = {dt}, steps = {steps}, every = {every}"
             )
         check_start("v", v.detach())
+        nu = column(viscosity, v)
+        if not bool(((nu >= 0) & nu.isfinite()).all()):
+            raise ValueError(f"viscosity must be finite and not negative, got {viscosity}")
         v = self.project(v)
         number = float(self.courant(v.detach(), dt).max())
         if number > 1:
@@ -245,7 +260,7 @@ class MAC(Staggered):
     def smoke_step(
         self,
         v: Float[Tensor, "batch dims *size"],
-        density: Float[Tensor, "batch 1 *size"],
+        density: Shaped[Tensor, "batch channel *cells"],
         dt: Number,
         viscosity: Number,
         force: Float[Tensor, "..."],
@@ -261,11 +276,29 @@ class MAC(Staggered):
         Returns:
             v and θ after the step.
         """
+        _check_step(dt)
+        self.grid.check(density, "density", 1)
         v = self.advect(v, dt, order=1)
         v = v + column(viscosity * dt, v) * self.laplacian(v)
         mean = torch.stack([buoyancy(density, self, axis)[:, axis] for axis in range(self.grid.dims)], 1)
         v = self.project(v + column(dt, v) * mean * force)
         return v, self.advect_scalar(density, v, dt, order=1)
+
+
+def _check_step(dt: Number) -> None:
+    """Raise ValueError for a number that is no step; steps of single samples are not read from their device."""
+    if isinstance(dt, (int, float)) and not 0 < dt < math.inf:
+        raise ValueError(f"dt must be positive and finite, got {dt}")
+
+
+def _push(force: Force, v: Tensor, t: Any) -> Tensor | float | int:
+    """The force's value. Raises ValueError unless it broadcasts to v."""
+    push = force(v, t) if callable(force) else force
+    if isinstance(push, Tensor):
+        fits = all(m in (1, n) for m, n in zip(push.shape[::-1], v.shape[::-1], strict=False))
+        if push.ndim > v.ndim or not fits:
+            raise ValueError(f"force must broadcast to {tuple(v.shape)}, got shape {tuple(push.shape)}")
+    return push
 
 
 def _courant(dt: Number | None, h: float, speed: Tensor, repeat: int = 1) -> Tensor | float:

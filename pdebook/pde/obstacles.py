@@ -1,9 +1,10 @@
 """Pressure around obstacles and below a free surface: cells that are fluid, air or solid."""
 
+import math
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Shaped
 from torch import Tensor
 
 from pdebook.algebra.multigrid import BoxOperator
@@ -13,10 +14,10 @@ __all__ = ["obstacle_operator"]
 
 
 def obstacle_operator(
-    fluid: Bool[Tensor, "batch 1 *size"],
+    fluid: Shaped[Tensor, "batch 1 *size"],
     spacing: Any = None,
     *,
-    air: Bool[Tensor, "batch 1 *size"] | None = None,
+    air: Shaped[Tensor, "..."] | None = None,
     boundary: Any = None,
     dtype: torch.dtype = torch.float32,
 ) -> BoxOperator:
@@ -39,6 +40,12 @@ def obstacle_operator(
     h = (1.0,) * dims if spacing is None else tuple(map(float, spacing))
     if len(h) != dims:
         raise ValueError(f"spacing must have {dims} entries, got {len(h)}")
+    if not all(0 < side < math.inf for side in h):
+        raise ValueError(f"spacing must be positive, got {h}")
+    if fluid.dtype != torch.bool or (air is not None and air.dtype != torch.bool):
+        raise ValueError(f"fluid and air must be boolean, got {fluid.dtype}")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be floating-point, got {dtype}")
     if air is not None and (air.shape != fluid.shape or bool((air & fluid).any())):
         raise ValueError(f"air must have the shape of fluid, {tuple(fluid.shape)}, and share no cell with it")
     pairs = paired(Wall() if boundary is None else boundary, dims)

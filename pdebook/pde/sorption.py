@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pdebook.algebra.results import check_start
 from pdebook.algebra.structured import tridiagonal_product, tridiagonal_solve
+from pdebook.algebra.transforms import check_precision
 from pdebook.pde.failure import Diverged, listed
 from pdebook.pde.grid import Grid
 
@@ -54,9 +55,13 @@ class Sorption:
     walls: str = "ends"
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.diffusivity) > 0).all()):
-            raise ValueError(f"diffusivity must be positive, got {self.diffusivity}")
-        if not 0 < self.porosity < 1 or not 0 < self.exponent <= 1 or self.bulk_density < 0 or self.factor < 0:
+        d, left = torch.as_tensor(self.diffusivity), torch.as_tensor(self.left)
+        if not bool(((d > 0) & d.isfinite()).all()):
+            raise ValueError(f"diffusivity must be positive and finite, got {self.diffusivity}")
+        if not bool(((left >= 0) & left.isfinite()).all()):
+            raise ValueError(f"left must be finite and not negative, got {self.left}")
+        sorbed = 0 <= self.bulk_density < math.inf and 0 <= self.factor < math.inf
+        if not 0 < self.porosity < 1 or not 0 < self.exponent <= 1 or not sorbed:
             raise ValueError(
                 "porosity must be in (0, 1), exponent in (0, 1], bulk_density and factor not negative, got "
                 f"{self.porosity}, {self.exponent}, {self.bulk_density}, {self.factor}"
@@ -105,9 +110,18 @@ class Sorption:
         scale = d / h**2
         return scale * lower, scale * diagonal, scale * upper, scale * source
 
-    def rhs(self, u: Float[Tensor, "batch 1 n"], grid: Grid) -> Float[Tensor, "batch 1 n"]:
+    def _check(self, u: Tensor, grid: Grid, name: str) -> None:
+        """Raise ValueError unless u is a field on a line of two cells at least."""
+        if grid.dims != 1:
+            raise ValueError(f"grid must be a line, got {grid.dims} axes")
+        grid.check(u, name, 1)
+        check_precision(u, name)
+        if grid.size[0] < 2:
+            raise ValueError(f"grid must have 2 cells at least, got {grid.size[0]}")
+
+    def rhs(self, u: Shaped[Tensor, "*shape"], grid: Grid) -> Float[Tensor, "*shape"]:
         """∂_t u for the method of lines."""
-        grid.check(u, "u", 1)
+        self._check(u, grid, "u")
         lower, diagonal, upper, source = self._laplacian(grid, u)
         flow = tridiagonal_product(lower, diagonal, upper, u[:, 0]) + source
         return (flow / self.retardation(u[:, 0]))[:, None]
@@ -144,11 +158,7 @@ class Sorption:
             ValueError: a start that is not finite, negative or of another shape, times that do not increase, an unknown method.
             Diverged: a sample whose Newton iteration did not converge; the message names step, time and samples.
         """
-        if grid.dims != 1:
-            raise ValueError(f"grid must be a line, got {grid.dims} axes")
-        grid.check(u0, "u0", 1)
-        if grid.size[0] < 2:
-            raise ValueError(f"grid must have 2 cells at least, got {grid.size[0]}")
+        self._check(u0, grid, "u0")
         check_start("u0", u0.detach())
         if bool((u0 < 0).any()):
             raise ValueError(f"u0 must not be negative, got {float(u0.min()):.3g}")
@@ -157,8 +167,10 @@ class Sorption:
             raise ValueError(f"times must be positive and increase, got {list(times)}")
         if method not in ("sdirk2", "euler"):
             raise ValueError(f"method must be 'sdirk2' or 'euler', got {method!r}")
-        if steps < 1 or newton < 1:
-            raise ValueError(f"steps and newton must be at least 1, got {steps} and {newton}")
+        if not isinstance(steps, int) or not isinstance(newton, int) or steps < 1 or newton < 1:
+            raise ValueError(f"steps and newton must be integers, at least 1, got {steps} and {newton}")
+        if tolerance is not None and not 0 < tolerance < math.inf:
+            raise ValueError(f"tolerance must be positive, got {tolerance}")
         limit = 30 * torch.finfo(u0.dtype).eps if tolerance is None else tolerance
         flow = self._laplacian(grid, u0)
         u, ends, states = u0[:, 0], [], []

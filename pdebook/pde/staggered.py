@@ -9,13 +9,14 @@ for each component).
 Source: Harlow and Welch 1965.
 """
 
+import math
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pdebook.algebra.transforms import SeparableLaplacian
+from pdebook.algebra.transforms import SeparableLaplacian, check_precision
 from pdebook.pde.boundary import Periodic, Robin, Wall, paired
 from pdebook.pde.grid import Grid
 from pdebook.pde.interpolation import sample
@@ -49,6 +50,8 @@ class Staggered:
 
     def __init__(self, grid: Grid, boundary: Any = None, *, device: torch.device | str | None = None) -> None:
         self.grid = grid
+        if min(grid.size) < 2:
+            raise ValueError(f"grid must have 2 cells at least along each axis and between walls, got {grid.size}")
         self._pairs = paired(Periodic() if boundary is None else boundary, grid.dims)
         for axis, pair in enumerate(self._pairs):
             for side in pair:
@@ -66,13 +69,17 @@ class Staggered:
         """Velocity of a no-slip wall, by component; zero along its normal."""
         value = side.g / side.a if isinstance(side.g, (int, float)) else side.g
         if isinstance(value, (int, float)):
+            if not math.isfinite(value):
+                raise ValueError(f"boundary must give a wall a finite velocity, got {value}")
             if self.grid.dims == 3 and value != 0:
                 raise ValueError(
                     f"boundary must give a moving wall's velocity for each of the 3 components, got {value}"
                 )
             return 0.0 if component == axis else float(value)
+        if callable(value):
+            raise ValueError("boundary must give a moving wall's velocity as numbers, got a function of time")
         speeds = [float(v) / side.a for v in torch.as_tensor(value).flatten().tolist()]
-        if len(speeds) != self.grid.dims or speeds[axis] != 0:
+        if len(speeds) != self.grid.dims or speeds[axis] != 0 or not all(map(math.isfinite, speeds)):
             raise ValueError(
                 f"boundary must give a moving wall's velocity for each of the {self.grid.dims} components, zero along its "
                 f"normal, got {speeds}"
@@ -87,8 +94,6 @@ class Staggered:
             elif axis == component:
                 names.append("dirichlet-nodes")
                 size[axis] -= 1
-                if size[axis] < 1:
-                    raise ValueError(f"grid must have 2 cells at least between walls, got {self.grid.size}")
             else:
                 kinds = ["neumann" if isinstance(side, Wall) else "dirichlet" for side in pair]
                 names.append(kinds[0] if kinds[0] == kinds[1] else "-".join(kinds))
@@ -97,6 +102,7 @@ class Staggered:
     def check(self, v: Shaped[Tensor, "..."], name: str = "v") -> None:
         """Raise ValueError unless v is a velocity on this grid."""
         self.grid.check(v, name, self.grid.dims)
+        check_precision(v, name)
 
     def _beyond(self, u: Tensor, component: int, axis: int, below: int, above: int) -> Tensor:
         """A component (batch, *size) with ghosts along an axis."""
@@ -105,7 +111,7 @@ class Staggered:
             return torch.cat([u.narrow(place, n - below, below), u, u.narrow(place, 0, above)], place)
         if axis == component:  # odd about the walls, of which the upper one comes first
             wall = torch.zeros_like(u.narrow(place, 0, 1))
-            lower = -u.narrow(place, 1, below).flip(place)
+            lower = -torch.cat([u, wall], place).narrow(place, 1, below).flip(place)
             upper = -u.narrow(place, n - above + 1, above - 1).flip(place) if above > 1 else u.narrow(place, 0, 0)
             return torch.cat([lower, u, wall, upper], place)
         ends = []
@@ -155,6 +161,7 @@ class Staggered:
 
         The Laplacian is ∇·∇ as differences have it, (2/h)² sin²(kh/2) in Fourier space; the symbol k² would leave divergence.
         """
+        self.check(v)
         v = self.clear_walls(v)
         return v - self.gradient(self.pressure(v))
 
@@ -175,6 +182,9 @@ class Staggered:
 
         Solved for the increment, so that in single precision a small one is not lost in v.
         """
+        self.check(v)
+        if isinstance(amount, (int, float)) and not 0 < amount < math.inf:
+            raise ValueError(f"amount must be positive and finite, got {amount}")
         rate = 1.0 / column(amount, v)
         change = self.laplacian(v)
         if all(self.periodic):

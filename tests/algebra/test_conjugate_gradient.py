@@ -243,6 +243,12 @@ def test_gradients_come_from_the_implicit_root():
         (lambda s: s(lambda v: v, torch.tensor([[1]])), "b must be a floating-point or complex tensor.*int64"),
         (lambda s: s(lambda v: v, torch.ones(2, 3), torch.ones(2, 4)), r"x0 must have the shape of b, \(2, 3\)"),
         (lambda s: s(lambda v: v, torch.ones(2, 3), torch.full((2, 3), torch.inf)), "x0 must be finite"),
+        (lambda s: s(lambda v: v, torch.ones(0, 3)), "b must be .* with a sample at least"),
+        (lambda s: s(lambda v: v, torch.ones(2, 3), torch.ones(2, 3) + 0j), "x0 must be real, as b is"),
+        (
+            lambda s: s(lambda v: v.double(), torch.ones(2, 3)),
+            "operator must keep the dtype torch.float32, got torch.float64",
+        ),
         (lambda s: s(lambda v: v[:, :2], torch.ones(2, 3)), r"operator must keep the shape \(2, 3\), got \(2, 2\)"),
         (lambda s: s(lambda v: v, torch.ones(2, 3), preconditioner=lambda v: v.sum(1)), "preconditioner must keep"),
         (lambda s: s(lambda v: v, torch.ones(2, 3), rtol=0), "rtol and atol must not be negative"),

@@ -164,6 +164,48 @@ def test_other_dimensions(dims, size):
     assert int(result.iterations) <= 14
 
 
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_the_smoother_is_chebyshevs_polynomial(degree):
+    """The error's factor at the eigenvalue λ of D^{-1} A is T_k((5/4 - λ)/(3/4)) / T_k(5/3)."""
+    operator = box((6,), 1)
+    solver = Multigrid(operator, degree=degree, cells=4)
+    values, vectors = torch.linalg.eig(matrix(operator, (1, 6))[0] / operator.diagonal.view(-1, 1))
+    values, vectors = values.real, vectors.real
+    polynomial = torch.special.chebyshev_polynomial_t((1.25 - values) / 0.75, degree)
+    scale = torch.special.chebyshev_polynomial_t(torch.tensor(5 / 3, dtype=torch.float64), degree)
+    u, start = draw(1, 1, 6, seed=4), draw(1, 1, 6, seed=5)
+    factor = vectors @ torch.diag(polynomial / scale) @ torch.linalg.inv(vectors)
+    for guess in (None, start):
+        error = solver._smooth(0, guess, operator(u)) - u
+        before = (torch.zeros_like(u) if guess is None else guess) - u
+        torch.testing.assert_close(error[0, 0], factor @ before[0, 0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cycle", ["V", "W"])
+def test_the_cycle_is_the_product_of_its_parts(cycle):
+    """E = S (1 - P E_c R A) S with three levels, P constant on cells, R its mean, the coarse error by one or two visits."""
+    operator = box((16,), 1)
+    solver = Multigrid(operator, cycle=cycle, degree=2, cells=4)
+    fine, middle, coarse = (matrix(level, (1, *level.size))[0] for level in solver.levels)
+    smooths = []
+    for level, a in ((0, fine), (1, middle)):
+        n = len(a)
+        units = torch.eye(n, dtype=torch.float64).view(n, 1, n)
+        smooths.append(solver._smooth(level, units, torch.zeros_like(units))[:, 0].T)
+
+    def approximate(a, smooth, below):
+        n = len(a)
+        up = torch.eye(n // 2, dtype=torch.float64).repeat_interleave(2, 0)
+        error = smooth @ (torch.eye(n) - up @ below @ (up.T / 2) @ a) @ smooth
+        return (torch.eye(n) - error) @ torch.linalg.inv(a)
+
+    below = approximate(middle, smooths[1], torch.linalg.inv(coarse))
+    if cycle == "W":
+        below = 2 * below - below @ middle @ below
+    whole = solver(torch.eye(16, dtype=torch.float64).view(16, 1, 16))[:, 0].T
+    torch.testing.assert_close(whole, approximate(fine, smooths[0], below), rtol=0, atol=1e-11)
+
+
 def test_single_precision_and_the_size_of_the_coarsest_level():
     operator = dirichlet(ellipse(64, 100.0).float())
     f = torch.ones(1, 1, 64, 64)
@@ -186,6 +228,17 @@ def test_single_precision_and_the_size_of_the_coarsest_level():
             lambda: BoxOperator((torch.ones(4, 3), torch.ones(4, 4))),
             r"faces must hold .* \(\.\.\., 3, 4\) along axis 1",
         ),
+        (lambda: BoxOperator((torch.ones(1),)), "for a cell at least"),
+        (lambda: BoxOperator((torch.ones(4, 3), torch.ones(3, 4).double())), "of one dtype"),
+        (lambda: BoxOperator((torch.ones(5),), torch.ones(3)), r"shift must broadcast to \(\.\.\., 4\), got \(3,\)"),
+        (lambda: Multigrid(BoxOperator((-torch.ones(5),))), "operator must have finite weights that are not negative"),
+        (lambda: Multigrid(BoxOperator((torch.full((5,), torch.nan),))), "operator must have finite weights"),
+        (
+            lambda: Multigrid(BoxOperator((torch.arange(5.0),), periodic=(True,))),
+            "operator must have equal weights on the first and the last face of the periodic axis 0",
+        ),
+        (lambda: Multigrid(box((8, 8)))(torch.ones(3, 1, 8, 8).double()), "r must have the box as its last axes"),
+        (lambda: Multigrid(box((8, 8)))(torch.ones(2, 1, 8, 9).double()), "r must have the box as its last axes"),
         (lambda: BoxOperator((torch.ones(4, dtype=torch.int64),)), "faces must hold floating-point weights"),
         (lambda: box((6, 5)).coarser(), r"size must be even along each axis to be halved, got \(6, 5\)"),
         (lambda: Multigrid(box((33, 32))), r"size must halve until .* got \(33, 32\), which ends at \(33, 32\)"),

@@ -106,6 +106,15 @@ def test_circulants(n, dtype):
     torch.testing.assert_close(structured.circulant_solve(column, operator(wave)), wave)
 
 
+def test_structured_lengths_must_match():
+    with pytest.raises(
+        ValueError, match=r"b must have the 4 entries of column along its last axis, got shape \(2, 5\)"
+    ):
+        structured.circulant_solve(torch.ones(4), torch.ones(2, 5))
+    with pytest.raises(ValueError, match="row must have the 0 entries of column, one at least"):
+        structured.toeplitz(torch.ones(0))
+
+
 def test_a_circulant_preconditions_its_toeplitz_matrix():
     n = 64
     lags = torch.arange(n, dtype=torch.float64)

@@ -148,7 +148,12 @@ def test_a_singular_solve_has_no_mean_and_gradients():
     ("call", "words"),
     [
         (lambda: transforms.dct1(torch.ones(1)), "u must have 2 points at least along the axis of a DCT-I, got 1"),
-        (lambda: transforms.dct2(torch.ones(3, dtype=torch.int64)), "u must be floating-point, got torch.int64"),
+        (
+            lambda: transforms.dct2(torch.ones(3, dtype=torch.int64)),
+            "u must be floating-point, float32 or float64, got torch.int64",
+        ),
+        (lambda: transforms.dct2(torch.ones(300).half()), "float32 or float64, got torch.float16"),
+        (lambda: transforms.SeparableLaplacian((4,), (1.0,)).solve(torch.ones(4).half()), "got torch.float16"),
         (lambda: transforms.dst2(torch.ones(3), 1), r"dim must be an axis of u of shape \(3,\), got 1"),
         (
             lambda: transforms.SeparableLaplacian((4, 4), (1.0,)),

@@ -108,6 +108,22 @@ def test_padding_has_gradients_in_field_and_boundary_value():
         (lambda: bc.paired([(bc.Periodic(), bc.Wall())], 1), "periodic on both sides"),
         (lambda: bc.paired([(bc.Wall(),) * 3], 1), "lower and an upper side"),
         (lambda: bc.pad(torch.zeros(1, 1, 2), 3, bc.Periodic(), (1.0,)), r"width must be from 1 to .*\(2,\), got 3"),
+        (
+            lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Wall(), (1.0, 1.0)),
+            "spacing must be positive, one for each of the 1 axes",
+        ),
+        (lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Wall(), (0.0,)), "spacing must be positive"),
+        (lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Wall(), (1.0,), axes=[1]), r"axes must be from 0 to 0, got \(1,\)"),
+        (lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Wall(), (1.0,), odd=[(1,)]), "odd must name channels below 1"),
+        (
+            lambda: bc.pad(torch.zeros(1, 1, 1), 1, bc.Outflow(1), (1.0,)),
+            "Outflow of order 1 along an axis of one cell",
+        ),
+        (
+            lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.dirichlet(torch.ones(3)), (1.0,)),
+            r"a side's \[1, 1, 1\], got shape \[3\]",
+        ),
+        (lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Ghost(torch.ones(3)), (1.0,)), "boundary must hold values"),
         (lambda: bc.pad(torch.zeros(1, 1, 2), 1, bc.Robin(2.0, -1.0), (1.0,)), "no ghost value"),
     ],
 )

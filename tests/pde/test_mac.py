@@ -221,6 +221,78 @@ def test_flow_between_plates():
     torch.testing.assert_close(slip.step(force, 0.1, 1.0), force)
 
 
+def test_a_wall_with_a_weight_moves_as_the_quotient_says():
+    def shear(side):
+        return MAC(Grid((4, 6)), [bc.Periodic(), (bc.dirichlet(), side)]).laplacian(torch.zeros(1, 2, 4, 6).double())
+
+    wanted = shear(bc.dirichlet(2.0))
+    assert float(wanted[0, 0, 0, -1]) == pytest.approx(4.0 * 36)
+    for side in (bc.Robin(2.0, 0.0, 4.0), bc.Robin(2.0, 0.0, torch.tensor([4.0, 0.0]))):
+        torch.testing.assert_close(shear(side), wanted)
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_free_slip_is_the_mirror_image(n):
+    """A box with walls is half of a period in which the other half is its mirror image: normal component odd, the rest even."""
+    box, ring = MAC(Grid((n, 4), (1.0, 1.0)), [bc.Wall(), bc.Periodic()]), MAC(Grid((2 * n, 4), (2.0, 1.0)))
+    v = box.project(draw(2, 2, n, 4))
+    c = draw(2, 2, n, 4, seed=1)
+
+    def mirrored(v):
+        normal = torch.cat([v[:, :1], torch.zeros(2, 1, 1, 4).double(), -v[:, :1, 1:].flip(2)], 2)
+        return torch.cat([normal, torch.cat([v[:, 1:], v[:, 1:].flip(2)], 2)], 1)
+
+    wide, wide_c = mirrored(v), torch.cat([c, c.flip(2)], 2)
+    dt = 0.2 / n / float(v.abs().max())
+    for name, mine, theirs in [
+        ("project", box.project(draw(2, 2, n, 4)), ring.project(mirrored(box.clear_walls(draw(2, 2, n, 4))))),
+        ("convection", box.convection(v, dt), ring.convection(wide, dt)),
+        ("upwind", box.convection(v, carried=upwind), ring.convection(wide, carried=upwind)),
+        ("laplacian", box.laplacian(v), ring.laplacian(wide)),
+        ("diffuse", box.diffuse(v, 0.3), ring.diffuse(wide, 0.3)),
+        ("step", box.step(v, dt, 0.1), ring.step(wide, dt, 0.1)),
+        ("advect", box.advect(v, dt), ring.advect(wide, dt)),
+        ("transport", box.transport(c, v, dt), ring.transport(wide_c, wide, dt)),
+        ("advect_scalar", box.advect_scalar(c, v, dt), ring.advect_scalar(wide_c, wide, dt)),
+    ]:
+        torch.testing.assert_close(theirs[:, :, :n], mine, rtol=0, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_courant_number_of_one_carries_by_a_cell():
+    mac = MAC(Grid((8, 6), (8.0, 6.0)))
+    v = torch.stack([torch.full((8, 6), 2.0).double(), torch.zeros(8, 6).double()])[None]
+    c = draw(1, 3, 8, 6)
+    torch.testing.assert_close(c + 0.5 * mac.transport(c, v, 0.5), c.roll(1, 2))
+    v[:, 1] = draw(8, 1, seed=2)  # constant along its own axis: carried by the first component alone
+    torch.testing.assert_close((v + 0.5 * mac.convection(v, 0.5))[:, 1], v[:, 1].roll(1, 1))
+
+
+def test_a_rollout_begins_with_the_projection():
+    mac = MAC(Grid((6, 6)), [bc.Periodic(), bc.Wall()])
+    v = 0.1 * draw(1, 2, 6, 6)
+    torch.testing.assert_close(mac.run(v, 0.1, 1)[:, 0], mac.step(mac.project(v), 0.1), rtol=0, atol=1e-14)
+
+
+def test_a_step_with_smoke_is_its_parts():
+    mac = MAC(Grid((5, 4)))
+    v, c, f = mac.project(draw(2, 2, 5, 4)), draw(2, 1, 5, 4, seed=1), draw(2, 2, 5, 4, seed=2)
+    w = mac.advect(v, 0.03, order=1)
+    w = w + 0.03 * 0.2 * mac.laplacian(w)
+    means = torch.cat([0.5 * (c + c.roll(1, 2)), 0.5 * (c + c.roll(1, 3))], 1)
+    w = mac.project(w + 0.03 * means * f)
+    after, smoke = mac.smoke_step(v, c, 0.03, 0.2, f)
+    torch.testing.assert_close(after, w, rtol=0, atol=1e-13)
+    torch.testing.assert_close(smoke, mac.advect_scalar(c, w, 0.03, order=1), rtol=0, atol=1e-13)
+
+
+def test_positions_that_are_no_numbers_give_no_numbers():
+    at = torch.full((1, 2, 1), torch.nan)
+    for closed in (True, False):
+        assert bool(sample(torch.ones(1, 1, 4, 4), at, (closed, closed)).isnan().all())
+    walls = MAC(Grid((4, 4)), bc.dirichlet())
+    assert bool(walls.advect(torch.full((1, 2, 4, 4), torch.nan), 0.1)[..., 1:, 1:].isnan().all())
+
+
 def test_a_lid_driven_cavity_stays_without_divergence():
     grid = Grid((12, 12))
     mac = MAC(grid, [bc.dirichlet(), (bc.dirichlet(), bc.dirichlet(1.0))])
@@ -443,7 +515,7 @@ V = torch.zeros(1, 2, 4, 4)
         (lambda: MAC(Grid((4, 4, 4)), bc.dirichlet(1.0)), "each of the 3 components, got 1.0"),
         (lambda: MAC(G, bc.dirichlet(torch.ones(2))), r"zero along its normal, got \[1.0, 1.0\]"),
         (lambda: MAC(G, bc.dirichlet(torch.ones(3))), "each of the 2 components"),
-        (lambda: MAC(Grid((1, 4)), bc.Wall()), "2 cells at least between walls"),
+        (lambda: MAC(Grid((1, 4)), bc.Wall()), "2 cells at least along each axis and between walls"),
         (lambda: MAC(G).check(torch.zeros(1, 3, 4, 4)), r"v must have shape \(batch, 2, 4, 4\)"),
         (lambda: MAC(G).run(torch.zeros(1, 2, 4, 5), 0.1, 1), "v must have shape"),
         (lambda: MAC(G).run(V.int(), 0.1, 1), "v must be floating-point"),
@@ -454,6 +526,31 @@ V = torch.zeros(1, 2, 4, 4)
         (lambda: MAC(G).advect(V, 0.1, order=3), "order must be 1 or 2, got 3"),
         (lambda: MAC(G).advect_scalar(V, V, 0.1, order=0), "order must be 1 or 2, got 0"),
         (lambda: MAC(G).step(V, torch.ones(3)), "a number or one for each of the 1 samples"),
+        (lambda: MAC(Grid((1, 4))), "grid must have 2 cells at least along each axis"),
+        (lambda: MAC(G, bc.dirichlet(math.nan)), "a wall a finite velocity, got nan"),
+        (lambda: MAC(G, bc.dirichlet(lambda t: t)), "got a function of time"),
+        (lambda: MAC(G).run(V[:0], 0.1, 1), "v must be .* with a sample at least"),
+        (lambda: MAC(G).run(V.half(), 0.1, 1), "v must be floating-point, float32 or float64, got torch.float16"),
+        (lambda: MAC(G).run(V.to(torch.complex64), 0.1, 1), "v must be floating-point, got torch.complex64"),
+        (lambda: MAC(G).run(V, 0.1, 1, -1.0), "viscosity must be finite and not negative, got -1.0"),
+        (lambda: MAC(G).run(V, 0.1, 1, math.nan), "viscosity must be finite"),
+        (lambda: MAC(G).run(V, 0.1, 1, 0.1, torch.ones(3, 2, 4, 4)), r"force must broadcast to \(1, 2, 4, 4\)"),
+        (lambda: MAC(G).step(V, 0.1, 0.1, lambda v, t: torch.ones(3)), "force must broadcast"),
+        (lambda: MAC(G).step(V, -0.1), "dt must be positive and finite, got -0.1"),
+        (lambda: MAC(G).step(torch.zeros(1, 3, 4, 4), 0.1), "v must have shape"),
+        (lambda: MAC(G).project(torch.zeros(1, 3, 4, 4)), "v must have shape"),
+        (lambda: MAC(G).diffuse(V, 0.0), "amount must be positive and finite, got 0.0"),
+        (lambda: MAC(G).tendency(torch.zeros(1, 2, 4, 5)), "v must have shape"),
+        (lambda: MAC(G).transport(torch.ones(1, 1, 4, 5), V), "c must have shape"),
+        (lambda: MAC(G).advect(V, 0.1, by=V[:, :1]), "by must have shape"),
+        (lambda: MAC(G).advect_scalar(torch.ones(1, 1, 4, 5), V, 0.1), "c must have shape"),
+        (lambda: MAC(G).smoke_step(V, torch.ones(1, 2, 4, 4), 0.1, 0.1, V), "density must have shape"),
+        (lambda: MAC(G).smoke_step(V, V[:, :1], 0.0, 0.1, V), "dt must be positive"),
+        (lambda: buoyancy(V[:, :1], MAC(G), -1), "axis must be from 0 to 1, got -1"),
+        (lambda: buoyancy(torch.ones(1, 1, 4, 5), MAC(G), 1), "c must have shape"),
+        (lambda: restrict(torch.zeros(1, 3, 4, 4), 2), "v must have a component for each of the 2 axes, got 3"),
+        (lambda: sample(V, V[:, :, 0], (True,)), "periodic must have an entry for each of the 2 axes, got 1"),
+        (lambda: sample(V, torch.zeros(3, 2, 1), (True, True)), r"at must have shape \(1, 2, ...\), got \(3, 2, 1\)"),
         (lambda: kolmogorov(Grid(4)), "grid must have 2 or 3 axes, got 1"),
         (lambda: kolmogorov(G, average="mean"), "average must be 'cell', 'point' or 'official', got 'mean'"),
         (lambda: restrict(V, 3), r"divisor of the size \(4, 4\), got 3"),

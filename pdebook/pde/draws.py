@@ -7,6 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from pdebook.pde.grid import Grid
+from pdebook.pde.laws import check_number
 from pdebook.rng import fold_in, uniform
 
 Samples = Shaped[Tensor, " batch"]
@@ -44,8 +45,9 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 
 
-def as_field(value: Number, dims: int, device: Device) -> Tensor:
-    """A number, or one for each sample, as a tensor that broadcasts against (batch, *size)."""
+def as_field(name: str, value: Number, dims: int, device: Device, *, strict: bool = True) -> Tensor:
+    """A positive number (not negative, if not strict), or one for each sample, as a tensor that broadcasts against (batch, *size)."""
+    check_number(name, value, least=0.0, strict=strict)
     return torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, *[1] * dims)
 
 

@@ -277,5 +277,7 @@ def solenoidal_field(
         v = torch.cat([derivative(k, j, i) - derivative(j, k, i) for i, j, k in turns], 1)
     if speed is not None:
         largest = v.square().sum(1, keepdim=True).flatten(1).amax(1).sqrt()
+        if v.device.type == "cpu" and not bool((largest.detach() > 0).all()):
+            raise ValueError("spectrum must not vanish at all modes of the grid if a speed is given")
         v = v * each(torch.as_tensor(speed, dtype=torch.float64, device=v.device) / largest, v)
     return v.to(dtype)

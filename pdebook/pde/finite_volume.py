@@ -103,8 +103,10 @@ class FiniteVolume:
             given = name in ("flux", "method") and not isinstance(value, str)
             if not given and value not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
-        if self.viscous_stages != 0 and self.viscous_stages < 3:
+        if not isinstance(self.viscous_stages, int) or (self.viscous_stages != 0 and self.viscous_stages < 3):
             raise ValueError(f"viscous_stages must be 0 or at least 3, got {self.viscous_stages}")
+        if not isinstance(self.reconstruction, Reconstruction):
+            raise ValueError(f"reconstruction must be one of module reconstruction's kind, got {self.reconstruction!r}")
         if not 0 < self.cfl <= 1:
             raise ValueError(f"cfl must be more than 0 and at most 1, got {self.cfl}")
         flux: Any = FLUXES[self.flux] if isinstance(self.flux, str) else self.flux
@@ -113,9 +115,11 @@ class FiniteVolume:
         wrong = Scalar if isinstance(flux, HLLC) else Fluid if isinstance(flux, Godunov) else None
         if wrong is not None and isinstance(self.law, wrong):
             raise ValueError(f"flux must fit the law: {type(flux).__name__} is not for {type(self.law).__name__}")
+        if not callable(flux):
+            raise ValueError(f"flux must be a function or a name, got {flux!r}")
         method = METHODS[self.method] if isinstance(self.method, str) else self.method
-        if method.implicit:
-            raise ValueError(f"method must be explicit, {method.name} is not")
+        if not isinstance(method, ButcherTableau) or method.implicit:
+            raise ValueError(f"method must be an explicit tableau or a name, got {getattr(method, 'name', method)!r}")
         if self.positivity == "fluxes" and method.name not in ("euler", "heun", "ssprk3"):
             raise ValueError(f"method must be euler, heun or ssprk3 for positivity='fluxes', got {method.name}")
         if min(self.grid.size) < self.reconstruction.ghosts:
@@ -135,10 +139,12 @@ class FiniteVolume:
             t: time, a number or (batch,).
             u: cell means of the conserved variables.
         """
-        return self._rhs(self._clock(t, u), u, self.law.primitive(u), None)
+        self.grid.check(u, "u", self.law.channels)
+        return self._rhs(self._clock("t", t, u), u, self.law.primitive(u), None)
 
     def stable_dt(self, u: Float[Tensor, "batch channel *grid"]) -> Float[Tensor, " batch"]:
         """The step that ``cfl`` allows each sample."""
+        self.grid.check(u, "u", self.law.channels)
         return self._stable(self.law.primitive(u))[0]
 
     def _stable(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,16 +179,20 @@ class FiniteVolume:
 
     def totals(self, u: Float[Tensor, "batch channel *grid"]) -> dict[str, Float[Tensor, " batch"]]:
         """Integrals of the conserved variables over the box, by name."""
+        self.grid.check(u, "u", self.law.channels)
         sums = u.flatten(2).sum(2) * self.grid.cell
         return dict(zip(self.law.names, sums.unbind(1), strict=True))
 
-    def _clock(self, t: Any, u: Tensor) -> Tensor:
+    def _clock(self, name: str, t: Any, u: Tensor) -> Tensor:
         """A number or (batch,) as (batch or 1, 1, 1, ...) in u's type."""
-        return torch.as_tensor(t, dtype=u.dtype, device=u.device).reshape(-1, *[1] * (u.ndim - 1))
+        clock = torch.as_tensor(t, dtype=u.dtype, device=u.device)
+        if clock.numel() not in (1, len(u)):
+            raise ValueError(f"{name} must be a number or of shape ({len(u)},), got shape {tuple(clock.shape)}")
+        return clock.reshape(-1, *[1] * (u.ndim - 1))
 
     def _step(self, u: Tensor, w: Tensor, dt: Any, t: Any) -> Tensor:
         """One step from u, whose primitive variables are w."""
-        dt, t = self._clock(dt, u), self._clock(t, u)
+        dt, t = self._clock("dt", dt, u), self._clock("t", t, u)
         if self.viscous_stages and self.law.viscous:
             u = self._diffused(self._advected(self._diffused(u, dt / 2, t), None, dt, t), dt / 2, t + dt / 2)
         else:
@@ -251,7 +261,16 @@ class FiniteVolume:
             change = (lower - upper) if h[axis] == 1.0 else (lower - upper).mul_(1 / h[axis])
             total = change if total is None else total.add_(change)
         assert total is not None
-        return total if self.source is None else total + self.source(u, t)
+        return total if self.source is None else total + self._source(t, u)
+
+    def _source(self, t: Tensor, u: Tensor) -> Tensor:
+        """What the source gives, in u's type and shape."""
+        assert self.source is not None
+        given = torch.as_tensor(self.source(u, t), dtype=u.dtype, device=u.device)
+        fits = given.ndim <= u.ndim and all(a in (1, b) for a, b in zip(given.shape[::-1], u.shape[::-1], strict=False))
+        if not fits:
+            raise ValueError(f"source must give shape {tuple(u.shape)} or broadcast to it, got {tuple(given.shape)}")
+        return given
 
     def _faces(self, w: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """Primitive states on the lower and the upper side of the faces."""

@@ -45,6 +45,8 @@ def wave_sum(
     In float64.
     """
     need_axes(grid, (2, 3))
+    if largest < 1:
+        raise ValueError(f"largest must be at least 1, got {largest}")
     d = grid.dims
     numbers = [m for m in range(-largest, largest + 1) if m]
     m = torch.tensor(numbers, dtype=torch.float64, device=device)
@@ -108,7 +110,9 @@ def random_flow(
     inside = box_window(grid, seed, samples, windowed, device)
     density = d0 * (1 + between(draws[:, 2], 0.01, 0.2) * unit["density"] * inside)
     pressure = d0 * t0 * (1 + between(draws[:, 3], 0.01, 0.2) * unit["pressure"] * inside)
-    velocity = unit["velocity"] * as_field(mach, d, device)[:, None] * (gamma * t0).sqrt() * inside
+    velocity = (
+        unit["velocity"] * as_field("mach", mach, d, device, strict=False)[:, None] * (gamma * t0).sqrt() * inside
+    )
     return torch.cat([density, velocity, pressure], 1).to(dtype)
 
 
@@ -158,7 +162,7 @@ def turbulence(
     v = wave_sum(seed, samples, grid, channels=grid.dims, device=device)
     v = _project(v, grid, 0 if projection == "correct" else -1)
     v = v / mean_of_size(v)
-    pressure = (1 / (gamma * as_field(mach, grid.dims, device).square()))[:, None].expand_as(v[:, :1])
+    pressure = (1 / (gamma * as_field("mach", mach, grid.dims, device).square()))[:, None].expand_as(v[:, :1])
     return torch.cat([torch.ones_like(v[:, :1]), v, pressure], 1).to(dtype)
 
 
@@ -178,7 +182,8 @@ def kelvin_helmholtz(
     """
     need_axes(grid, (2,))
     x, y = grid.mesh(device=device)
-    d, m, waves_ = (as_field(value, 2, device) for value in (ratio, mach, waves))
+    d, m = as_field("ratio", ratio, 2, device), as_field("mach", mach, 2, device)
+    waves_ = as_field("waves", waves, 2, device, strict=False)
     above = y > 0.5 + 0.005 * torch.sin(2 * math.pi * waves_ * x)
     density = torch.where(above, 2 / (d + 1), 2 * d / (d + 1))
     speed = torch.where(above, 1.0, -1.0).double()
@@ -214,7 +219,8 @@ def blast(
 ) -> Float[Tensor, "batch channels *size"]:
     """Density one at rest, pressure ``inner`` within ``radius`` of the middle and ``outer`` beyond; numbers or tensors (batch,)."""
     d = grid.dims
-    r, high, low = (as_field(value, d, device) for value in (radius, inner, outer))
+    given = (("radius", radius), ("inner", inner), ("outer", outer))
+    r, high, low = (as_field(name, value, d, device) for name, value in given)
     pressure = torch.where(_radius(grid, device) < r, high, low)
     rest = torch.zeros_like(pressure)
     return torch.stack([rest + 1, *[rest] * d, pressure], 1).to(dtype)
@@ -233,6 +239,8 @@ def dam_break(
 ) -> Float[Tensor, "batch 3 nx ny"]:
     """(h, hu, hv) at rest: depth ``inner`` within a radius that is uniform in its range, ``outer`` beyond."""
     need_axes(grid, (2,))
+    if min(inner, outer) <= 0:
+        raise ValueError(f"inner and outer must be positive, got {inner} and {outer}")
     r = between(draw(seed, "dam", samples, (1, 1), device), *radius)
     depth = torch.where(_radius(grid, device) <= r, *pair(r, inner, outer)).to(dtype)
     return torch.stack([depth, torch.zeros_like(depth), torch.zeros_like(depth)], 1)

@@ -28,8 +28,8 @@ class Fluid(Law):
     def __post_init__(self) -> None:
         if self.dims not in (1, 2, 3):
             raise ValueError(f"dims must be 1, 2 or 3, got {self.dims}")
-        if self.scalars < 0:
-            raise ValueError(f"scalars must not be negative, got {self.scalars}")
+        if not isinstance(self.scalars, int) or self.scalars < 0:
+            raise ValueError(f"scalars must be a whole number and not negative, got {self.scalars}")
 
     def odd(self, axis: int) -> tuple[int, ...]:
         """The velocity along the axis."""

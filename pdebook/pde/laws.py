@@ -8,6 +8,7 @@ sample. Channel 1 + j of a fluid is momentum or velocity along axis j.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ Number = float | int | Tensor
 
 def check_number(name: str, value: Any, *, least: float = -math.inf, strict: bool = False) -> None:
     """Raise ValueError unless all values are finite and at least (more than, if strict) ``least``."""
+    if not isinstance(value, (Real, Tensor)):
+        raise ValueError(f"{name} must be a number or a tensor of shape (batch,), got {value!r}")
     values = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if values.ndim > 1:
         raise ValueError(f"{name} must be a number or of shape (batch,), got shape {tuple(values.shape)}")

@@ -56,6 +56,8 @@ def limited_flux(law: Law, flux: Tensor, w: Tensor, axis: int, ratio: Tensor) ->
 
 def check_state(law: Law, u: Tensor) -> None:
     """Raise ValueError unless u is finite, with positive density, depth and pressure, and the law's parameters fit its batch."""
+    if len(u) == 0:
+        raise ValueError("u must hold at least one sample")
     for name, value in vars(law).items():
         for entry in value if isinstance(value, tuple) else (value,):
             if isinstance(entry, Tensor) and entry.ndim and len(entry) not in (1, len(u)):

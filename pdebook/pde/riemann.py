@@ -60,6 +60,14 @@ def _checked(name: str, state: Any, channels: int, positive: tuple[int, ...]) ->
     return w
 
 
+def _check_rows(**values: Tensor) -> None:
+    batch = max(len(value) for value in values.values())
+    if any(len(value) not in (1, batch) for value in values.values()):
+        raise ValueError(
+            f"{', '.join(values)} must have one row or the same number, got {[*map(len, values.values())]}"
+        )
+
+
 def _root(f: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, start: Tensor) -> Tensor:
     """The root of a concave increasing function: Newton's method rises to it from any point below.
 
@@ -189,6 +197,7 @@ def _star(lower: Any, upper: Any, low: Tensor, start: Tensor) -> tuple[Tensor, T
 def _gas(left: Any, right: Any, gamma: float | int | Tensor) -> tuple[_Gas, _Gas, tuple[Tensor, Tensor, Tensor]]:
     w_left, w_right = _checked("left", left, 3, (0, 2)), _checked("right", right, 3, (0, 2))
     exponent = torch.as_tensor(gamma, dtype=w_left.dtype, device=w_left.device).reshape(-1, 1)
+    _check_rows(left=w_left, right=w_right, gamma=exponent)
     if not bool((exponent.detach() > 1).all()):
         raise ValueError(f"gamma must be more than 1, got {gamma}")
     lower, upper = _Gas(w_left, exponent), _Gas(w_right, exponent)
@@ -238,6 +247,7 @@ def _water(
 ) -> tuple[_Water, _Water, tuple[Tensor, Tensor, Tensor]]:
     w_left, w_right = _checked("left", left, 2, (0,)), _checked("right", right, 2, (0,))
     g = torch.as_tensor(gravity, dtype=w_left.dtype, device=w_left.device).reshape(-1, 1)
+    _check_rows(left=w_left, right=w_right, gravity=g)
     if not bool((g.detach() > 0).all()):
         raise ValueError(f"gravity must be positive, got {gravity}")
     lower, upper = _Water(w_left, g), _Water(w_right, g)
@@ -281,5 +291,7 @@ def shallow_water(
 
 
 def _points(s: Tensor, like: Tensor) -> Tensor:
+    if s.ndim not in (1, 2) or (s.ndim == 2 and len(s) not in (1, len(like))):
+        raise ValueError(f"s must have shape (points,) or ({len(like)}, points), got {tuple(s.shape)}")
     s = s.to(like)
     return (s[None] if s.ndim == 1 else s).expand(like.shape[0], -1)

@@ -88,6 +88,11 @@ def smooth_noise(
 
     The benchmark takes PhiFlow's noise there; this is a reconstruction of its kind, not of its numbers.
     """
+    shortest = 1 / math.hypot(
+        *(max((n - 1) // 2, 1e-300) / side for n, side in zip(grid.size, grid.length, strict=True))
+    )
+    if not scale >= shortest * (1 - 1e-9):
+        raise ValueError(f"scale must be at least {shortest:.3g}, the shortest wavelength of the grid, got {scale}")
     k0 = 2 * math.pi / scale
 
     def spectrum(k: Tensor) -> Tensor:

@@ -71,6 +71,10 @@ class SineSums:
         """
         need_axes(grid, (1,))
         check_choice("period", period, ("released", "exact"))
+        if terms < 1 or (period == "released" and grid.size[0] < 2):
+            raise ValueError(
+                f"terms must be positive, and the released period needs two cells, got {terms} and {grid.size[0]}"
+            )
         drawn = integers(fold_in(seed, "modes"), samples, terms, (2,), device=device)
         count = torch.nn.functional.one_hot(drawn, terms).sum(1)
         length = grid.length[0] - (grid.spacing[0] if period == "released" else 0.0)

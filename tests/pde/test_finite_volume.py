@@ -393,10 +393,10 @@ def test_every_sample_has_its_own_steps_whatever_the_batch_blocks_and_looks():
     assert torch.equal(together.times, torch.tensor(times, dtype=F64).expand(8, 4))
 
 
-def test_half_precision_is_near_and_keeps_its_type():
+def test_single_precision_is_near_and_keeps_its_type():
     law = Euler(2)
     u = random_gas(law, 12, 12)
-    fv = FiniteVolume(law, Grid((12, 12)))
+    fv = FiniteVolume(law, Grid((12, 12)), source=lambda u, t: torch.full((1, 4, 1, 1), 0.1, dtype=F64))
     low = fv.advance(u.float(), [0.1]).u
     assert low.dtype == torch.float32
     torch.testing.assert_close(low.double(), fv.advance(u, [0.1]).u, rtol=1e-4, atol=1e-5)
@@ -640,7 +640,7 @@ def spoiled(channel, value):
         (lambda: FiniteVolume(GAS, LINE, flux="godunov"), "flux must fit the law: Godunov is not for Euler"),
         (lambda: FiniteVolume(Burgers(1), LINE, flux="hllc"), "flux must fit the law: HLLC is not for Burgers"),
         (lambda: FiniteVolume(GAS, LINE, method="rk4"), "method must be one of .*ssprk3, got 'rk4'"),
-        (lambda: FiniteVolume(GAS, LINE, method=IMPLICIT_EULER), "method must be explicit"),
+        (lambda: FiniteVolume(GAS, LINE, method=IMPLICIT_EULER), "method must be an explicit tableau or a name, got 'implicit-euler'"),
         (lambda: FiniteVolume(GAS, LINE, method="midpoint", positivity="fluxes"), "method must be euler, heun or ssprk3"),
         (lambda: FiniteVolume(GAS, LINE, cfl=1.5), "cfl must be more than 0 and at most 1, got 1.5"),
         (lambda: FiniteVolume(GAS, LINE, cfl=0), "cfl must be more than 0"),
@@ -651,6 +651,17 @@ def spoiled(channel, value):
         (lambda: FiniteVolume(GAS, LINE, "open"), "boundary must hold Periodic"),
         (lambda: FiniteVolume(GAS, LINE).advance(STATE[:, :2], [1.0]), r"u must have shape \(batch, 3, 8\), got \(3, 2, 8\)"),
         (lambda: FiniteVolume(GAS, LINE).step(STATE[..., :7], 0.1), r"u must have shape \(batch, 3, 8\)"),
+        (lambda: FiniteVolume(GAS, LINE).step(STATE, torch.full((2,), 0.1)), r"dt must be a number or of shape \(3,\), got"),
+        (lambda: FiniteVolume(GAS, LINE).step(STATE[:1], 0.1, torch.zeros(2)), r"t must be a number or of shape \(1,\)"),
+        (lambda: FiniteVolume(GAS, LINE).tendency(0.0, STATE[..., :7]), r"u must have shape \(batch, 3, 8\)"),
+        (lambda: FiniteVolume(GAS, LINE).stable_dt(STATE[:, :2]), r"u must have shape \(batch, 3, 8\)"),
+        (lambda: FiniteVolume(GAS, LINE).totals(STATE[:, :2]), r"u must have shape \(batch, 3, 8\)"),
+        (lambda: FiniteVolume(GAS, LINE).advance(STATE[:0], [1.0]), "u must hold at least one sample"),
+        (
+            lambda: FiniteVolume(GAS, LINE, source=lambda u, t: torch.ones(2, 3, 8)).step(STATE, 0.1),
+            r"source must give shape \(3, 3, 8\) or broadcast to it, got \(2, 3, 8\)",
+        ),
+        (lambda: FiniteVolume(GAS, LINE, source=lambda u, t: u[None]).step(STATE, 0.1), "source must give shape"),
         (lambda: FiniteVolume(GAS, LINE).advance(STATE.long(), [1.0]), "u must be floating-point"),
         (lambda: FiniteVolume(GAS, LINE).advance(spoiled(1, math.nan), [1.0]), "u must be finite, samples 1 are not"),
         (lambda: FiniteVolume(GAS, LINE).advance(spoiled(0, -1.0), [1.0]), "u must be of positive density, samples 1 are not"),
@@ -684,3 +695,14 @@ def spoiled(channel, value):
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"viscous_stages": 3.5}, {"flux": 3}, {"method": 3}, {"reconstruction": "muscl"}],
+    ids=str,
+)
+def test_wrong_types_are_named(options):
+    # By the method, or by the check of types that tests run with.
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+        FiniteVolume(GAS, LINE, **options)

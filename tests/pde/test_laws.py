@@ -246,7 +246,7 @@ def test_pressure_is_floored_where_it_is_next_to_nothing():
         (lambda: ShallowWater(3), "dims of shallow water must be 1 or 2, got 3"),
         (lambda: ShallowWater(1, gravity=0.0), "gravity must be finite and more than 0"),
         (lambda: Euler(0), "dims must be 1, 2 or 3, got 0"),
-        (lambda: Euler(1, scalars=-1), "scalars must not be negative, got -1"),
+        (lambda: Euler(1, scalars=-1), "scalars must be a whole number and not negative, got -1"),
         (lambda: Euler(1, gamma=1.0), "gamma must be finite and more than 1, got 1.0"),
         (lambda: NavierStokes(1, shear=-0.1), "shear must be finite and at least 0"),
         (lambda: NavierStokes(1, bulk=math.nan), "bulk must be finite"),
@@ -262,3 +262,17 @@ def test_a_law_of_ones_own_needs_its_fluxes():
     law = Law()
     with pytest.raises(NotImplementedError):
         law.flux(torch.zeros(1, 1, 3), 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: Euler(1, scalars=1.5), "scalars"),
+        (lambda: Advection(2, speed=[1.0, 2.0]), "speed"),
+        (lambda: Euler(1, gamma="high"), "gamma"),
+    ],
+)
+def test_wrong_types_are_named(call, name):
+    # By the law, or by the check of types that tests run with.
+    with pytest.raises((ValueError, TypeError), match=name):
+        call()

@@ -360,6 +360,10 @@ def test_rescale():
         (lambda s: fields.fourier_series(0, s, Grid(8), 2, bounds=(1.0, 0.0)), "bounds must be .* got .1.0, 0.0"),
         (lambda s: fields.solenoidal_field(0, s, Grid(8), SMOOTH), "grid must have two axes, or three periodic ones"),
         (lambda s: fields.solenoidal_field(0, s, Grid((8, 8, 8)), SMOOTH, kind="dirichlet"), "three periodic ones"),
+        (
+            lambda s: fields.solenoidal_field(0, s, Grid((8, 8)), fields.band(100.0, 200.0), speed=1.0),
+            "spectrum must not vanish at all modes",
+        ),
         (lambda s: fields.blobs(0, s, Grid(8), 0, width=(0.1, 0.2)), "count must be positive"),
         (lambda s: fields.blobs(0, s, Grid(8), 1, width=(0.2, 0.1)), "width 0 < low <= high, got 1 and .0.2, 0.1"),
         (

@@ -183,6 +183,18 @@ def test_extreme_pressures_converge():
         ),
         (lambda: riemann.euler_star(state(math.nan, 0.0, 1.0), state(1.0, 0.0, 1.0)), "left must be finite"),
         (lambda: riemann.euler_star(state(1.0, 0.0, 1.0), state(1.0, 0.0, 1.0), 1.0), "gamma must be more than 1"),
+        (
+            lambda: riemann.euler_star(torch.ones(2, 3), torch.ones(3, 3)),
+            r"left, right, gamma must have one row or the same number, got \[2, 3, 1\]",
+        ),
+        (
+            lambda: riemann.shallow_water_star(torch.ones(2, 2), torch.ones(2, 2), torch.ones(3)),
+            "left, right, gravity must",
+        ),
+        (
+            lambda: riemann.euler(torch.ones(2, 3), torch.ones(2, 3), torch.zeros(3, 4)),
+            r"s must have shape \(points,\) or \(2, points\), got \(3, 4\)",
+        ),
         (lambda: riemann.shallow_water_star(state(-1.0, 0.0), state(1.0, 0.0)), "left must be finite, and"),
         (lambda: riemann.shallow_water_star(state(1.0, 0.0), state(1.0, 0.0), 0), "gravity must be positive, got 0"),
     ],

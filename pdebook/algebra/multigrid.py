@@ -52,7 +52,12 @@ class BoxOperator:
         for axis, face in enumerate(self.faces):
             shape = tuple(face.shape[face.ndim - dims :])
             wanted = tuple(n + (other == axis) for other, n in enumerate(self.size))
-            if shape != wanted or min(self.size) < 1 or not face.is_floating_point() or face.dtype != self.faces[0].dtype:
+            if (
+                shape != wanted
+                or min(self.size) < 1
+                or not face.is_floating_point()
+                or face.dtype != self.faces[0].dtype
+            ):
                 raise ValueError(
                     f"faces must hold floating-point weights (..., {', '.join(map(str, wanted))}) along axis {axis}, of one dtype, "
                     "for a cell at least, got "

@@ -4,7 +4,7 @@
 
 float32, one thread, no gradients, CPU seconds (process time), the best of the repeats. A step of "midpoint" evaluates the
 right-hand side twice, of "ssprk3" three times. ``--compiled`` adds the compiled method, which takes minutes to compile.
-``--profile`` shows the operators that take most time.
+``--small`` only shows that it runs. ``--profile`` shows the operators that take most time.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from pdebook.pde.finite_volume import FiniteVolume
 from pdebook.pde.fluids import Euler, ShallowWater
 from pdebook.pde.grid import Grid
-from pdebook.pde.laws import Burgers
+from pdebook.pde.laws import Burgers, Law
 from pdebook.pde.reconstruction import Muscl, Weno5Z
 from pdebook.rng import uniform
 
@@ -49,13 +49,23 @@ def lines(batch: int, size: int) -> tuple[Burgers, Grid, Tensor]:
     return Burgers(1), grid, torch.sin(2 * math.pi * x) * torch.linspace(0.5, 1.5, batch)[:, None, None]
 
 
-CASES: dict[str, Callable[[], tuple[object, Grid, Tensor]]] = {
-    "Euler 2D, 32 x 256^2": lambda: gas(32, 256, 2),
-    "Euler 1D, 64 x 1024": lambda: gas(64, 1024, 1),
-    "Euler 3D, 1 x 64^3": lambda: gas(1, 64, 3),
-    "shallow water 2D, 16 x 128^2": lambda: water(16, 128),
-    "Burgers 1D, 1000 x 1024": lambda: lines(1000, 1024),
-}
+def cases(small: bool) -> dict[str, Callable[[], tuple[Law, Grid, Tensor]]]:
+    """Problems by name, or small ones of the same kinds."""
+    if small:
+        return {
+            "Euler 2D, 2 x 32^2": lambda: gas(2, 32, 2),
+            "Euler 1D, 4 x 128": lambda: gas(4, 128, 1),
+            "Euler 3D, 1 x 12^3": lambda: gas(1, 12, 3),
+            "shallow water 2D, 2 x 32^2": lambda: water(2, 32),
+            "Burgers 1D, 10 x 128": lambda: lines(10, 128),
+        }
+    return {
+        "Euler 2D, 32 x 256^2": lambda: gas(32, 256, 2),
+        "Euler 1D, 64 x 1024": lambda: gas(64, 1024, 1),
+        "Euler 3D, 1 x 64^3": lambda: gas(1, 64, 3),
+        "shallow water 2D, 16 x 128^2": lambda: water(16, 128),
+        "Burgers 1D, 1000 x 1024": lambda: lines(1000, 1024),
+    }
 
 
 def milliseconds(fv: FiniteVolume, u: Tensor, repeats: int, steps: int = 4) -> float:
@@ -74,12 +84,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="small problems, to see that it runs")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
-        for name, make in CASES.items():
+        for name, make in cases(arguments.small).items():
             law, grid, u = make()
             variants = {
                 "midpoint, MUSCL": FiniteVolume(law, grid, method="midpoint"),

@@ -61,6 +61,8 @@ def test_burgers_holds_its_start_and_mean_and_loses_energy():
     torch.testing.assert_close(u.mean(2), u[..., :1].mean(2).expand(-1, -1, 11), rtol=0, atol=1e-5)
     energy = u.square().mean(2)[:, 0]
     assert bool((energy.diff(dim=-1) < 0).all())
+    thick = examples.burgers(0, torch.arange(2), points=64, times=11, viscosity=0.1).outputs
+    assert bool((thick[..., -1].square().mean(-1) < 0.5 * u[..., -1].square().mean(-1)).all())
     fine = examples.burgers(0, torch.arange(2), points=128, times=11).outputs[:, :, ::2]
     assert (u - fine).abs().max() < 5e-3 * fine.abs().max()
 

@@ -47,6 +47,7 @@ from pdebook.pde.semilinear import Stepper
 from pdebook.pde.sorption import Sorption
 
 __all__ = [
+    "DARCY_LEVEL",
     "Case",
     "advection",
     "burgers",
@@ -66,7 +67,7 @@ Made = tuple[Tensor, dict[str, Tensor]]
 _FASTEST = 4.0
 """More than a sine sum of four terms reaches."""
 
-_LEVEL = 1.852145
+DARCY_LEVEL = 1.852145
 """Mean of Darcy's sum of bumps over a large batch: 10 ∫_0^½ I(s)² ds with I(s) = sqrt(πs) erf(1/sqrt(s)) - s (1 - e^(-1/s))."""
 
 
@@ -298,7 +299,7 @@ def darcy(case: Case, beta: float) -> Made:
     drawn: tuple[Any, ...] = (case.seed, case.numbers, case.grid)
     double: dict[str, Any] = {"dtype": torch.float64, "device": case.device}
     # In the release it is the mean over the batch, so that a sample would depend on its company.
-    a = starts.darcy_coefficient(*drawn, level=_LEVEL if case.released else "sample", **double)
+    a = starts.darcy_coefficient(*drawn, level=DARCY_LEVEL if case.released else "sample", **double)
     if case.released:
         u = darcy_released(a, starts.darcy_start(*drawn, **double), case.grid, beta, steps=28)
     else:

@@ -133,8 +133,10 @@ def test_a_loss_can_be_chosen():
     train(small(), Examples(x, x), steps=2, batch=2, loss=loss)
     assert len(called) == 2
     wave = torch.sin(torch.arange(8.0) * math.pi / 4).expand(1, 1, 8, 8)
-    # k = 1 on (0, 2π): twice the size in H1, the same ratio
     assert float(examples.h1(0.5 * wave, wave)) == pytest.approx(0.5, rel=1e-5)
+    # wavenumbers 3 and 1 on (0, 2π): their squared sizes are as 1 + 9 to 1 + 1
+    error = torch.sin(3 * torch.arange(8.0) * math.pi / 4).expand(1, 1, 8, 8)
+    assert float(examples.h1(wave + error, wave)) == pytest.approx(5**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``finite_volume``, ``marching`` | the finite-volume method for conservation laws; steps in time, each sample its own |
 | ``laws``, ``fluids`` | scalar laws; shallow water, compressible Euler and Navier-Stokes equations |
 | ``reconstruction``, ``fluxes`` | limiters, MUSCL, WENO5-Z; Godunov, Rusanov, HLL, HLLC, Roe |
+| ``admissible`` | what a finite-volume method may be made of and be given |
 | ``positivity``, ``legendre`` | fluxes that keep density and pressure positive; explicit steps that reach far in diffusion |
 | ``riemann`` | exact Riemann solutions of gases and shallow water; PDEBench's shock tubes |
 """

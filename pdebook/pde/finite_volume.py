@@ -17,14 +17,14 @@ from torch import Tensor
 
 from pdebook.diffeq.butcher import ButcherTableau
 from pdebook.diffeq.tableaus import EULER, HEUN, MIDPOINT
+from pdebook.pde.admissible import check_options, check_sides, check_state
 from pdebook.pde.boundary import Ghost, Periodic, Robin, pad, paired
-from pdebook.pde.fluids import Fluid
-from pdebook.pde.fluxes import FLUXES, HLLC, Flux, Godunov
+from pdebook.pde.fluxes import Flux
 from pdebook.pde.grid import Grid
-from pdebook.pde.laws import Law, Scalar
+from pdebook.pde.laws import Law
 from pdebook.pde.legendre import legendre_step
 from pdebook.pde.marching import FlowError, Trajectory, listed, march, per_sample, raise_faults, save_times
-from pdebook.pde.positivity import axis_shares, check_state, limited_flux
+from pdebook.pde.positivity import axis_shares, limited_flux
 from pdebook.pde.reconstruction import Muscl, Reconstruction
 
 __all__ = ["METHODS", "SSPRK3", "FiniteVolume", "FlowError", "Trajectory"]
@@ -34,9 +34,6 @@ SSPRK3 = ButcherTableau("ssprk3", 3, ((), (1.0,), (0.25, 0.25)), (1 / 6, 1 / 6, 
 
 METHODS: dict[str, ButcherTableau] = {tableau.name: tableau for tableau in (EULER, HEUN, MIDPOINT, SSPRK3)}
 """Methods in time, by name. "midpoint" is PDEBench's; the others preserve strong stability at Courant numbers up to 1."""
-
-POSITIVITY = ("fallback", "fluxes", "floor")
-VARIABLES = ("primitive", "conserved")
 
 _CACHE = 1 << 19
 """Bytes of a field that are advanced together on a CPU: so that the temporaries stay in the second-level cache."""
@@ -94,38 +91,7 @@ class FiniteVolume:
         if self.law.dims != self.grid.dims:
             raise ValueError(f"law must have the grid's {self.grid.dims} axes, got {self.law.dims}")
         pairs = paired(self.boundary, self.grid.dims)
-        for name, value, table in (
-            ("flux", self.flux, tuple(FLUXES)),
-            ("method", self.method, tuple(METHODS)),
-            ("variables", self.variables, VARIABLES),
-            ("positivity", self.positivity, POSITIVITY),
-        ):
-            given = name in ("flux", "method") and not isinstance(value, str)
-            if not given and value not in table:
-                raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
-        if not isinstance(self.viscous_stages, int) or (self.viscous_stages != 0 and self.viscous_stages < 3):
-            raise ValueError(f"viscous_stages must be 0 or at least 3, got {self.viscous_stages}")
-        if not isinstance(self.reconstruction, Reconstruction):
-            raise ValueError(f"reconstruction must be one of module reconstruction's kind, got {self.reconstruction!r}")
-        if not 0 < self.cfl <= 1:
-            raise ValueError(f"cfl must be more than 0 and at most 1, got {self.cfl}")
-        flux: Any = FLUXES[self.flux] if isinstance(self.flux, str) else self.flux
-        if flux is None:
-            flux = Godunov() if isinstance(self.law, Scalar) else HLLC()
-        wrong = Scalar if isinstance(flux, HLLC) else Fluid if isinstance(flux, Godunov) else None
-        if wrong is not None and isinstance(self.law, wrong):
-            raise ValueError(f"flux must fit the law: {type(flux).__name__} is not for {type(self.law).__name__}")
-        if not callable(flux):
-            raise ValueError(f"flux must be a function or a name, got {flux!r}")
-        method = METHODS[self.method] if isinstance(self.method, str) else self.method
-        if not isinstance(method, ButcherTableau) or method.implicit:
-            raise ValueError(f"method must be an explicit tableau or a name, got {getattr(method, 'name', method)!r}")
-        if self.positivity == "fluxes" and method.name not in ("euler", "heun", "ssprk3"):
-            raise ValueError(f"method must be euler, heun or ssprk3 for positivity='fluxes', got {method.name}")
-        if min(self.grid.size) < self.reconstruction.ghosts:
-            raise ValueError(
-                f"grid must have at least {self.reconstruction.ghosts} cells along each axis, got {self.grid.size}"
-            )
+        flux, method = check_options(self, METHODS)
         object.__setattr__(self, "_flux", flux)
         object.__setattr__(self, "_method", method)
         object.__setattr__(self, "_pairs", pairs)
@@ -327,6 +293,7 @@ class FiniteVolume:
             FlowError: a sample fails on the way, or ``max_steps`` do not suffice. The message names step, time and samples.
         """
         self.check(u)
+        check_sides(self._pairs, u)
         if on_failure not in ("raise", "status"):
             raise ValueError(f"on_failure must be 'raise' or 'status', got {on_failure!r}")
         if read_every is None:

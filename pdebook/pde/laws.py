@@ -127,7 +127,7 @@ class Law:
 def _rows(value: Any, rows: slice) -> Any:
     if isinstance(value, tuple) and any(isinstance(entry, Tensor) for entry in value):
         return tuple(_rows(entry, rows) for entry in value)
-    return value[rows] if isinstance(value, Tensor) and value.ndim else value
+    return value[rows] if isinstance(value, Tensor) and value.ndim and len(value) > 1 else value
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ def legendre_step(field: Callable[[Tensor], Tensor], u: Tensor, dt: Tensor, stag
     b = [1 / 3, 1 / 3] + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(2, s + 1)]
     width = 4 / (s * s + s - 2)
     first = field(u)
-    before, now = u, torch.addcmul(u, first, dt * (b[1] * width))
+    # In changes from u, so that a step of length zero changes nothing.
+    before, now = torch.zeros_like(u), first * (dt * (b[1] * width))
     for j in range(2, s + 1):
         mu, nu = (2 * j - 1) / j * b[j] / b[j - 1], -(j - 1) / j * b[j] / b[j - 2]
-        slope = field(now) - first * (1 - b[j - 1])
-        before, now = now, torch.addcmul(mu * now + nu * before + (1 - mu - nu) * u, slope, dt * (mu * width))
-    return now
+        slope = field(u + now) - first * (1 - b[j - 1])
+        before, now = now, torch.addcmul(mu * now + nu * before, slope, dt * (mu * width))
+    return u + now

@@ -128,6 +128,9 @@ def march(
                 out[:, 0] = kept[0]
             out[rows, here] = u
         slot, record = slot + lands, replace(record, steps=record.steps + active)
+    # ``look`` may tell infinities by what they do to the next state; nothing follows the last.
+    finite = u.detach().flatten(1).isfinite().all(1)
+    record = record.note(torch.where(finite, 0, 1), record.steps, t)
     arrived = slot == count
     states = _gathered(kept, places) if out is None else out
     if not bool(arrived.all()):

@@ -1,4 +1,4 @@
-"""States with positive density, depth and pressure: what checks them, and fluxes that keep them so."""
+"""Fluxes that keep density, depth and pressure positive."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,8 @@ from torch import Tensor
 
 from pdebook.pde.fluxes import Rusanov
 from pdebook.pde.laws import Law
-from pdebook.pde.marching import listed
 
-__all__ = ["axis_shares", "check_state", "limited_flux"]
+__all__ = ["axis_shares", "limited_flux"]
 
 _MARGIN = 1e-13
 """Share of the smaller half-update's density and pressure that the limited flux leaves."""
@@ -52,24 +51,3 @@ def limited_flux(law: Law, flux: Tensor, w: Tensor, axis: int, ratio: Tensor) ->
             share = part.clamp(0.0, 1.0) if isinstance(share, float) else torch.minimum(share, part.clamp(0.0, 1.0))
         flux = torch.lerp(safe, flux, share)
     return flux
-
-
-def check_state(law: Law, u: Tensor) -> None:
-    """Raise ValueError unless u is finite, with positive density, depth and pressure, and the law's parameters fit its batch."""
-    if len(u) == 0:
-        raise ValueError("u must hold at least one sample")
-    for name, value in vars(law).items():
-        for entry in value if isinstance(value, tuple) else (value,):
-            if isinstance(entry, Tensor) and entry.ndim and len(entry) not in (1, len(u)):
-                raise ValueError(f"{name} of the law must have one entry or {len(u)}, as u, got {len(entry)}")
-    state = u.detach()
-    finite = state.flatten(1).isfinite().all(1)
-    w = law.primitive(state)
-    rows = {"finite": finite}
-    for channel in law.positive:
-        name = "density" if channel == 0 and law.dims + 1 in law.positive else "depth"
-        rows[name if channel == 0 else "pressure"] = (w[:, channel] > 0).flatten(1).all(1) | ~finite
-    for name, good in rows.items():
-        if not bool(good.all()):
-            wanted = "finite" if name == "finite" else f"of positive {name}"
-            raise ValueError(f"u must be {wanted}, samples {listed(~good)} are not")

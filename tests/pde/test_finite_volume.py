@@ -413,6 +413,21 @@ def test_samples_end_at_their_own_times_and_rest():
         assert alone.steps[0] == got.steps[k]
 
 
+def test_a_sample_that_rests_does_not_change_under_split_viscosity():
+    fv = FiniteVolume(Burgers(1, viscosity=0.3), Grid(16), viscous_stages=5)
+    u = torch.cat([sine(Grid(16)), 0.1 * sine(Grid(16))])
+    together = fv.advance(u, torch.tensor([[0.01], [0.3]], dtype=F64))
+    assert together.steps[1] > 2 * together.steps[0]
+    assert torch.equal(together.u[0], fv.advance(u[:1], [0.01]).u[0])
+
+
+def test_a_parameter_of_one_entry_serves_all_blocks():
+    law = Euler(1, gamma=torch.tensor([1.4], dtype=F64))
+    u = random_gas(law, 8, batch=3)
+    fv = FiniteVolume(law, Grid(8))
+    torch.testing.assert_close(fv.advance(u, [0.05], block=1).u, fv.advance(u, [0.05]).u, rtol=1e-13, atol=0)
+
+
 def test_steps_of_given_length_end_at_the_times_without_slivers():
     fv = FiniteVolume(Advection(1), Grid(16))
     got = fv.advance(sine(Grid(16)), [0.1, 0.3, 1.0], dt=0.01)
@@ -604,6 +619,15 @@ def test_the_last_state_is_looked_at_too():
         fv.advance(torch.ones(1, 1, 8, dtype=F64), [0.05], dt=0.05)
 
 
+def test_one_infinite_cell_of_the_last_state_is_seen():
+    def source(u, t):
+        return torch.where((t > 0.04) & (torch.arange(8) == 3), math.inf, 0.0) + 0 * u
+
+    fv = FiniteVolume(Advection(1), Grid(8), source=source, method="euler")
+    with pytest.raises(FlowError, match=r"not finite in step 2 at t = 0.1, samples 0"):
+        fv.advance(torch.ones(1, 1, 8, dtype=F64), [0.1], dt=0.05)
+
+
 def test_too_few_steps_are_named():
     fv = FiniteVolume(Advection(1), Grid(16))
     with pytest.raises(FlowError, match="max_steps = 3 did not suffice, samples 0 are under way") as caught:
@@ -662,6 +686,14 @@ def spoiled(channel, value):
             r"source must give shape \(3, 3, 8\) or broadcast to it, got \(2, 3, 8\)",
         ),
         (lambda: FiniteVolume(GAS, LINE, source=lambda u, t: u[None]).step(STATE, 0.1), "source must give shape"),
+        (
+            lambda: FiniteVolume(GAS, LINE, [(Ghost(torch.ones(2, 3, 1)), Outflow())]).advance(STATE, [1.0], block=1),
+            r"boundary values across axis 0 must have shape \(3, 3, 1\) or broadcast to it, got \(2, 3, 1\)",
+        ),
+        (
+            lambda: FiniteVolume(GAS, LINE, [(Outflow(), dirichlet(torch.ones(1, 3, 2)))]).advance(STATE, [1.0]),
+            "boundary values across axis 0 must have shape",
+        ),
         (lambda: FiniteVolume(GAS, LINE).advance(STATE.long(), [1.0]), "u must be floating-point"),
         (lambda: FiniteVolume(GAS, LINE).advance(spoiled(1, math.nan), [1.0]), "u must be finite, samples 1 are not"),
         (lambda: FiniteVolume(GAS, LINE).advance(spoiled(0, -1.0), [1.0]), "u must be of positive density, samples 1 are not"),

@@ -247,6 +247,36 @@ def test_split_viscosity_is_stable_at_its_longest_step_and_decays_as_it_should(s
     torch.testing.assert_close(got, sine(grid) * math.exp(-symbol * 0.05), rtol=1e-3, atol=1e-12)
 
 
+def test_walls_that_change_with_time_are_met_at_their_time_under_split_viscosity():
+    grid, law = Grid(16), Advection(1, viscosity=0.2, speed=0.0)
+    fv = FiniteVolume(law, grid, [(dirichlet(lambda t: torch.sin(3 * t)), neumann())], viscous_stages=8)
+    start = torch.zeros(1, 1, 16, dtype=F64)
+    ends = [last(fv.advance(start, [0.4], dt=0.4 / n)) for n in (8, 16, 32, 256)]
+    errors = [float((end - ends[-1]).abs().max()) for end in ends[:-1]]
+    assert observed_order(errors, n=(8, 16, 32)).order > 1.7
+    assert errors[-1] < 2e-3  # at the starts of the halves: 4e-3
+
+
+def test_steps_are_as_long_as_waves_and_viscosity_allow():
+    line, plane = Grid(32), Grid((8, 16), (1.0, 4.0))
+    burgers = Burgers(1, viscosity=torch.tensor([0.02, 0.5], dtype=F64))
+    u = sine(line).abs().expand(2, 1, 32)
+    rate = u.amax((1, 2)) * 32 + 2 * burgers.viscosity * 32**2
+    torch.testing.assert_close(FiniteVolume(burgers, line).stable_dt(u), 0.4 / rate)
+    gas = NavierStokes(2, shear=0.3, bulk=0.1)
+    w = torch.tensor([0.5, 1.0, -2.0, 1.0], dtype=F64).view(1, 4, 1, 1).expand(1, 4, 8, 16)
+    c = math.sqrt(5 / 3 / 0.5)
+    rate = (1 + c) * 8 + (2 + c) * 4 + 2 * (0.4 + 0.1) / 0.5 * (8**2 + 4**2)
+    assert FiniteVolume(gas, plane, cfl=0.8).stable_dt(gas.conserved(w)).item() == pytest.approx(0.8 / rate)
+    # A step that is given is held against the same limits, those of split viscosity too.
+    law = Burgers(1, viscosity=0.1)
+    for stages, longest in ((0, 1 / (2 * 0.1 * 32**2)), (5, 0.9 * 14 / (2 * 0.1 * 32**2))):
+        fv = FiniteVolume(law, line, viscous_stages=stages)
+        assert fv.advance(0 * u[:1], [longest], dt=0.999 * longest).steps.item() == 2
+        with pytest.raises(ValueError, match=r"dt violates the CFL condition: .* it is 1.01 at the start"):
+            fv.advance(0 * u[:1], [1.0], dt=1.01 * longest)
+
+
 # What must not change.
 
 
@@ -548,6 +578,19 @@ def test_limited_fluxes_keep_positive_in_two_dimensions_and_leave_smooth_flow_al
     assert torch.equal(fv.step(smooth, 0.01), plain.step(smooth, 0.01))
 
 
+def test_limited_fluxes_keep_any_gas_positive_over_one_step_at_half_the_courant_number():
+    law, generator = Euler(1), torch.Generator().manual_seed(1)
+    w = torch.randn(200, 3, 12, dtype=F64, generator=generator) * 2
+    w = torch.stack([w[:, 0].exp(), 30 * w[:, 1], w[:, 2].exp()], 1)
+    u = law.conserved(w)
+    fv = FiniteVolume(law, Grid(12), reconstruction=Weno5Z(), method="euler", positivity="fluxes", cfl=0.5)
+    plain = FiniteVolume(law, Grid(12), reconstruction=Weno5Z(), method="euler", cfl=0.5)
+    dt = fv.stable_dt(u)
+    lost = (law.primitive(plain.step(u, dt))[:, [0, 2]] <= 0).flatten(1).any(1)
+    assert lost.sum() > 20
+    assert bool((law.primitive(fv.step(u, dt))[:, [0, 2]] > 0).all())
+
+
 def test_without_them_a_vacuum_is_an_error_that_names_step_time_and_sample():
     grid, u = parting_streams(50, 20.0)
     calm = parting_streams(50, 0.1)[1]
@@ -617,6 +660,33 @@ def test_the_last_state_is_looked_at_too():
     fv = FiniteVolume(Advection(1), Grid(8), source=lambda u, t: torch.where(t > 0.04, math.inf, 0.0) + 0 * u)
     with pytest.raises(FlowError, match=r"not finite in step 1 at t = 0.05, samples 0"):
         fv.advance(torch.ones(1, 1, 8, dtype=F64), [0.05], dt=0.05)
+
+
+def test_a_gas_that_loses_its_pressure_is_named_and_stays_so():
+    def source(u, t):
+        return torch.tensor([0.0, 0.0, -1.0], dtype=F64).view(1, 3, 1) * drain + 0 * u
+
+    fv = FiniteVolume(Euler(1), Grid(8), source=source, method="euler")
+    u = fv.law.conserved(torch.tensor([1.0, 0.0, 1.0], dtype=F64).view(1, 3, 1).expand(2, 3, 8))
+    drain = torch.tensor([5.3, 0.1], dtype=F64).view(2, 1, 1)
+    # The energy 3/2 is used up at t = 0.28.
+    with pytest.raises(FlowError, match=r"pressure that is not positive in step 6 at t = 0.3, samples 0"):
+        fv.advance(u, [1.0], dt=0.05)
+    got = fv.advance(u, [1.0], dt=0.05, on_failure="status")
+    assert got.fault.tolist() == [2, 0]
+    assert got.failed_step.tolist() == [6, 0]
+    assert got.steps.tolist() == [6, 20]
+
+
+def test_what_is_not_finite_on_the_way_is_named_at_its_step_also_where_speeds_are_given():
+    fv = FiniteVolume(
+        Advection(1), Grid(8), source=lambda u, t: torch.where(t > 0.14, math.nan, 0.0) + 0 * u, method="euler"
+    )
+    got = fv.advance(torch.ones(1, 1, 8, dtype=F64), [0.1, 1.0], dt=0.05, on_failure="status")
+    assert got.fault.tolist() == [1]
+    assert got.failed_step.tolist() == [4]
+    assert got.failed_time.tolist() == pytest.approx([0.2])
+    assert bool(got.u[0, 0].isfinite().all())
 
 
 def test_one_infinite_cell_of_the_last_state_is_seen():

@@ -249,9 +249,9 @@ def test_split_viscosity_is_stable_at_its_longest_step_and_decays_as_it_should(s
 
 def test_walls_that_change_with_time_are_met_at_their_time_under_split_viscosity():
     grid, law = Grid(16), Advection(1, viscosity=0.2, speed=0.0)
-    fv = FiniteVolume(law, grid, [(dirichlet(lambda t: torch.sin(3 * t)), neumann())], viscous_stages=8)
+    fv = FiniteVolume(law, grid, [(dirichlet(lambda t: torch.sin(3 * t)), neumann())], viscous_stages=6)
     start = torch.zeros(1, 1, 16, dtype=F64)
-    ends = [last(fv.advance(start, [0.4], dt=0.4 / n)) for n in (8, 16, 32, 256)]
+    ends = [last(fv.advance(start, [0.4], dt=0.4 / n)) for n in (8, 16, 32, 96)]
     errors = [float((end - ends[-1]).abs().max()) for end in ends[:-1]]
     assert observed_order(errors, n=(8, 16, 32)).order > 1.7
     assert errors[-1] < 2e-3  # at the starts of the halves: 4e-3

@@ -7,6 +7,7 @@ wall; the centres of a pair are (2j - 1) h apart.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,26 +119,43 @@ def paired(boundary: Any, dims: int) -> tuple[tuple[Boundary, Boundary], ...]:
     return pairs
 
 
-def _at(value: Value, t: Any, u: Tensor, axis: int) -> Any:
-    """A condition's value at a time. Raises ValueError unless it broadcasts to a side of u across the axis."""
+def _at(value: Value, t: Any, u: Tensor, axis: int, size: Sequence[int], periodic: Sequence[bool]) -> Any:
+    """A condition's value at a time, continued over the ghosts that u has along other axes, of which ``size`` knows nothing.
+
+    Raises ValueError unless it broadcasts to a side across the axis of a field of that size.
+    """
     value = value(t) if callable(value) else value
     if not isinstance(value, Tensor):
         return value
-    shape = [1 if place == axis % u.ndim else n for place, n in enumerate(u.shape)]
+    shape = [1 if place == axis else n for place, n in enumerate(size)]
     if value.ndim > u.ndim or any(m not in (1, n) for m, n in zip(value.shape[::-1], shape[::-1], strict=False)):
         raise ValueError(f"boundary must hold values that broadcast to a side's {shape}, got shape {list(value.shape)}")
-    return value.to(u)
+    value = value.to(u)
+    for place in range(2, u.ndim):
+        n, ghosts = size[place], (u.shape[place] - size[place]) // 2
+        if place != axis and ghosts and value.ndim >= u.ndim - place and value.shape[place - u.ndim] == n > 1:
+            index = torch.arange(-ghosts, n + ghosts, device=u.device)
+            index = index % n if periodic[place - 2] else index.clamp(0, n - 1)
+            value = value.index_select(place - u.ndim, index)
+    return value
 
 
 def _beyond(
-    u: Tensor, axis: int, side: Boundary, upper: bool, width: int, h: float, odd: Sequence[int], t: Any
+    u: Tensor,
+    axis: int,
+    side: Boundary,
+    upper: bool,
+    width: int,
+    h: float,
+    odd: Sequence[int],
+    at: Callable[[Value], Any],
 ) -> Tensor:
-    """Ghost cells on one side that is not periodic, ordered as on the grid."""
+    """Ghost cells on one side that is not periodic, ordered as on the grid; ``at`` evaluates a condition's value."""
     n = u.shape[axis]
     inner = u.narrow(axis, n - width if upper else 0, width)
     if isinstance(side, Ghost):
         shape = [width if d == axis % u.ndim else s for d, s in enumerate(u.shape)]
-        return torch.as_tensor(_at(side.value, t, u, axis), dtype=u.dtype, device=u.device).expand(shape)
+        return torch.as_tensor(at(side.value), dtype=u.dtype, device=u.device).expand(shape)
     # Number of each ghost cell, counted outwards from the wall, along the axis.
     number = torch.arange(1, width + 1, dtype=u.dtype, device=u.device)
     number = (number if upper else number.flip(0)).reshape([-1 if d == axis % u.ndim else 1 for d in range(u.ndim)])
@@ -153,7 +171,7 @@ def _beyond(
         return mirrored * signs.view(-1, *[1] * (u.ndim - 2))
     assert isinstance(side, Robin)
     slope = side.b / ((2 * number - 1) * h)
-    return (_at(side.g, t, u, axis) - mirrored * (side.a / 2 - slope)) / (side.a / 2 + slope)
+    return (at(side.g) - mirrored * (side.a / 2 - slope)) / (side.a / 2 + slope)
 
 
 def pad(
@@ -180,8 +198,9 @@ def pad(
         ValueError: conditions that do not fit, a width that is not positive or exceeds the grid, a Robin condition that has
             no solution at this spacing, spacings or axes that are not the grid's.
     """
-    dims = u.ndim - 2
+    dims, size = u.ndim - 2, u.shape
     pairs = paired(boundary, dims)
+    periodic = [isinstance(lower, Periodic) for lower, _ in pairs]
     if len(spacing) != dims or not all(h > 0 for h in spacing):
         raise ValueError(f"spacing must be positive, one for each of the {dims} axes, got {tuple(spacing)}")
     if axes is not None and not all(0 <= axis < dims for axis in axes):
@@ -207,8 +226,9 @@ def pad(
                             f"boundary has no ghost value: a/2 + b/h vanishes for a = {side.a}, b = {side.b}"
                         )
         turned = odd[axis] if odd else ()
+        at = partial(_at, t=t, u=u, axis=place, size=size, periodic=periodic)
         parts = [
-            _beyond(u, place, side, side_is_upper, width, spacing[axis], turned, t)
+            _beyond(u, place, side, side_is_upper, width, spacing[axis], turned, at)
             for side, side_is_upper in ((lower, False), (upper, True))
         ]
         u = torch.cat([parts[0], u, parts[1]], place)

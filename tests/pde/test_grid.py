@@ -57,6 +57,18 @@ def test_a_value_may_differ_by_sample_channel_and_place():
     assert bc.pad(u, 1, bc.dirichlet(lambda t: t * value), (1.0, 1.0), axes=[0], t=0.5).shape == (2, 3, 6, 5)
 
 
+def test_values_along_a_side_are_continued_over_ghosts_of_other_axes():
+    u = torch.zeros(1, 1, 4, 5, dtype=torch.float64)
+    along = torch.arange(1.0, 5.0, dtype=torch.float64).view(1, 1, 4, 1)
+    wrapped = bc.pad(u, 1, [bc.Periodic(), (bc.Ghost(along), bc.dirichlet(along))], (1.0, 1.0))
+    assert wrapped[0, 0, :, 0].tolist() == [4, 1, 2, 3, 4, 1]
+    assert wrapped[0, 0, :, -1].tolist() == [8, 2, 4, 6, 8, 2]
+    held = bc.pad(u, 2, [bc.Outflow(), (bc.Ghost(lambda t: t * along[0]), bc.Wall())], (1.0, 1.0), t=2.0)
+    assert held[0, 0, :, 0].tolist() == [2, 2, 2, 4, 6, 8, 8, 8]
+    with pytest.raises(ValueError, match="broadcast to a side's"):
+        bc.pad(u, 1, [bc.Periodic(), (bc.Ghost(along.mT), bc.Outflow())], (1.0, 1.0))
+
+
 def test_outflow_copies_and_ghosts_are_given():
     u = torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 3)
     assert bc.pad(u, 2, [(bc.Outflow(), bc.Ghost(7.0))], (1.0,)).flatten().tolist() == [1, 1, 1, 2, 4, 7, 7]

@@ -15,7 +15,7 @@ def _check_fraction(name: str, value: float) -> None:
 
 
 def _check_warmup(warmup: int, least: int = 0) -> None:
-    if warmup < least:
+    if not warmup >= least:
         raise ValueError(f"warmup must be at least {least}, got {warmup}")
 
 
@@ -49,6 +49,8 @@ def one_cycle(rise: float = 0.3, start: float = 0.04, final: float = 4e-6) -> Sc
     Source: Smith and Topin 2018, in the form and with the defaults of PyTorch's OneCycleLR.
     """
     _check_fraction("rise", rise)
+    if not (0 <= start <= 1 and 0 <= final <= 1):
+        raise ValueError(f"start and final must be in [0, 1], got {start} and {final}")
 
     def factor(step: int, steps: int) -> float:
         # PyTorch's phases: the peak at step rise * steps - 1, the lowest rate at the last step.

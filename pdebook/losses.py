@@ -49,6 +49,8 @@ def _pooled(parts: Tensor, dims: int, over: str, p: float) -> Tensor:
 
 
 def _ratio(error: Tensor, size: Tensor, eps: float, mean: bool) -> Tensor:
+    if not eps >= 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
     ratio = error / (size + eps)
     return ratio.mean() if mean else ratio
 
@@ -76,12 +78,16 @@ def relative_lp(
         eps: added to the denominator.
         mean: whether the mean is returned.
     Raises:
-        ValueError: shapes that differ, an unknown ``over``, p below 1, or dims that leave no batch and channels.
+        ValueError: shapes that differ, an unknown ``over``, p below 1, groups of channels that are not there, a negative
+            eps, or dims that leave no batch and channels.
     """
     _check(prediction, target, dims, over)
-    if p < 1:
+    if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}")
     if groups is not None:
+        channels = target.shape[-dims - 1]
+        if not groups or not all(isinstance(g, Sequence) and g and all(0 <= c < channels for c in g) for g in groups):
+            raise ValueError(f"groups must hold lists of channels from 0 to {channels - 1}, got {groups}")
         parts = [
             relative_lp(
                 *(u.index_select(-dims - 1, torch.tensor(group, device=u.device)) for u in (prediction, target)),
@@ -151,6 +157,9 @@ def relative_h1(
     if not periodic and method != "central2":
         raise ValueError(f"method must be 'central2' on a grid that is not periodic, got {method!r}")
 
+    if not periodic and min(target.shape[-dims:]) < 3:
+        raise ValueError(f"target must have 3 points along each axis that is not periodic, got {tuple(target.shape)}")
+
     def size(u: Tensor) -> Tensor:
         if method == "spectral":
             weighted = _weighted(u, dims, 1.0, lengths, 1.0)
@@ -196,8 +205,8 @@ def sobolev(
     Raises:
         ValueError: a negative alpha, lengths that are not positive, or more axes than u has.
     """
-    if alpha < 0:
-        raise ValueError(f"alpha must not be negative, got {alpha}")
+    if not alpha >= 0 or not math.isfinite(order):
+        raise ValueError(f"alpha must not be negative and order finite, got {alpha} and {order}")
     if dims < 1 or pool < 0 or dims + pool > u.ndim:
         raise ValueError(f"dims and pool must be within the {u.ndim} axes of u, got {dims} and {pool}")
     parts = _weighted(u, dims, float(order), check_length(length, dims), float(alpha))
@@ -238,10 +247,12 @@ def weighted_spectrum(u: Float[Tensor, "*shape"], *, dims: int, exponent: float 
     Raises:
         ValueError: an exponent that is not positive.
     """
-    if exponent <= 0:
+    if not 0 < exponent < math.inf:
         raise ValueError(f"exponent must be positive, got {exponent}")
     size = u.shape[-dims:]
     numbers = zip(mode_numbers(size, device=u.device), size, strict=True)
     squares = torch.as_tensor(sum((2 * m.double() / n).square() for m, n in numbers))
+    if u.ndim and max(size) < 2:
+        raise ValueError(f"u must have two points along an axis, got shape {tuple(u.shape)}")
     weight = (squares / squares.max()) ** (0.5 * exponent) * multiplicity(size, device=u.device)
     return (weight.to(u.dtype) * coefficients(u, dims).abs().square()).sum(tuple(range(-dims, 0)))

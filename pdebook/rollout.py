@@ -48,7 +48,7 @@ def rollout(
         decode: applied to all predictions, once.
         chunk: calls whose activations are dropped and computed anew in the backward pass, so many at a time; 0 keeps them all.
     Raises:
-        ValueError: numbers out of range, or a model whose output does not fit.
+        ValueError: numbers out of range, or a model or a hook whose output does not fit.
     Source: Brandstetter, Worrall and Welling 2022, Message passing neural PDE solvers, section 3 (pushforward, bundling).
     """
     if history.ndim < 4:
@@ -59,6 +59,8 @@ def rollout(
         raise ValueError(f"gradient_calls must not be negative, got {gradient_calls}")
     window = history if encode is None else encode(history)
     times, channels = window.shape[1:3]
+    if not times:
+        raise ValueError(f"history must hold a time or more, got shape {tuple(window.shape)}")
 
     def run(start: int, stop: int, window: Tensor) -> tuple[Tensor, Tensor]:
         found = []
@@ -72,6 +74,8 @@ def rollout(
                 )
             new = output.unflatten(1, (bundle, channels))
             found.append(new if hook is None else hook(i, new))
+            if found[-1].shape != new.shape:
+                raise ValueError(f"hook must return shape {tuple(new.shape)}, got {tuple(found[-1].shape)}")
             window = torch.cat([window, found[-1]], 1)[:, -times:]
         return torch.cat(found, 1), window
 
@@ -110,7 +114,7 @@ def gaussian_noise(std: float | int, seed: int) -> Hook:
     Raises:
         ValueError: a negative std.
     """
-    if std < 0:
+    if not std >= 0:
         raise ValueError(f"std must not be negative, got {std}")
     source = NoiseSource(seed)
     return lambda i, window: window + std * source(i, window)

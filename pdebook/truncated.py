@@ -23,6 +23,7 @@ from pdebook.fourier import check_size, coefficients, field
 
 __all__ = [
     "analyse",
+    "check_backend",
     "check_modes",
     "from_modes",
     "kept_shape",
@@ -34,12 +35,18 @@ __all__ = [
 
 def check_modes(modes: Sequence[int], size: Sequence[int] | None = None) -> tuple[int, ...]:
     """The modes as a tuple. Raises ValueError unless they are positive integers, and at most ``size`` if that is given."""
-    modes = tuple(modes)
+    modes = tuple(modes) if isinstance(modes, Sequence) else (modes,)
     if not modes or not all(isinstance(m, int) and not isinstance(m, bool) and m > 0 for m in modes):
         raise ValueError(f"modes must hold a positive integer for each axis, got {modes}")
     if size is not None and (len(modes) != len(size) or any(m > n for m, n in zip(modes, size, strict=True))):
         raise ValueError(f"modes must be at most the grid's size along each of its axes, got {modes} on {tuple(size)}")
     return modes
+
+
+def check_backend(backend: str) -> None:
+    """Raises ValueError for an unknown one."""
+    if backend not in ("auto", "fft", "crop", "dft"):
+        raise ValueError(f"backend must be 'auto', 'fft', 'crop' or 'dft', got {backend!r}")
 
 
 def kept_shape(modes: Sequence[int]) -> tuple[int, ...]:
@@ -66,8 +73,7 @@ def kept_within(
 
 
 def _choose(backend: str, modes: Sequence[int], size: Sequence[int]) -> str:
-    if backend not in ("auto", "fft", "crop", "dft"):
-        raise ValueError(f"backend must be 'auto', 'fft', 'crop' or 'dft', got {backend!r}")
+    check_backend(backend)
     if backend != "auto":
         return backend
     return "dft" if all(2 * m <= n <= 1024 for m, n in zip(modes, size, strict=True)) else "crop"

@@ -222,7 +222,20 @@ BAD = [
     (lambda: relative_h1(U, U, dims=2, length=(1.0,)), "length must be positive, one number or 2"),
     (lambda: relative_h1(U, U, dims=2, method="fd"), "method must be 'spectral', 'central2' or 'central4', got 'fd'"),
     (lambda: relative_h1(U, U, dims=2, periodic=False), "method must be 'central2' on a grid that is not periodic"),
-    (lambda: sobolev(U, 1, dims=2, alpha=-1), "alpha must not be negative, got -1"),
+    (lambda: sobolev(U, 1, dims=2, alpha=-1), "alpha must not be negative and order finite, got -1"),
+    (lambda: sobolev(U, math.nan, dims=2), "order finite, got 0.0 and nan"),
+    (lambda: relative_lp(U, U, dims=2, p=math.nan), "p must be at least 1, got nan"),
+    (lambda: relative_lp(U, U, dims=2, eps=-1.0), "eps must not be negative, got -1"),
+    *[
+        (lambda bad=bad: relative_lp(U, U, dims=2, groups=bad), "groups must hold lists of channels from 0 to 2, got")
+        for bad in ([], [[0], []], [[3]])
+    ],
+    (
+        lambda: relative_h1(U[..., :2], U[..., :2], dims=2, method="central2", periodic=False),
+        "target must have 3 points along each axis that is not periodic, got",
+    ),
+    (lambda: weighted_spectrum(U[..., :1, :1], dims=2, exponent=1), "u must have two points along an axis"),
+    (lambda: weighted_spectrum(U, dims=2, exponent=math.nan), "exponent must be positive, got nan"),
     (lambda: sobolev(U, 1, dims=0), "dims and pool must be within the 4 axes of u, got 0 and 0"),
     (lambda: sobolev(U, 1, dims=2, pool=3), "dims and pool must be within the 4 axes of u, got 2 and 3"),
     (lambda: relative_sobolev(U, U[:1], 1, dims=2), "prediction must have the target's shape"),

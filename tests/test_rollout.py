@@ -1,5 +1,7 @@
 """Rollout: an oracle gives the exact trajectory; gradients, noise and bundles go where they should."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -151,6 +153,12 @@ BAD = [
         r"model must return 2 x 2 channels for inputs \(2, 6, 4\), got \(2, 2, 4\)",
     ),
     (lambda: rollout(lambda w: w[:, :2, :2], H, 2), r"model must return 1 x 2 channels .* got \(2, 2, 2\)"),
+    (lambda: rollout(fibonacci, H[:, :0], 2), r"history must hold a time or more, got shape \(2, 0, 2, 4\)"),
+    (
+        lambda: rollout(lambda w: w[:, -2:], H, 2, hook=lambda i, p: p[..., :3]),
+        r"hook must return shape \(2, 1, 2, 4\), got \(2, 1, 2, 3\)",
+    ),
+    (lambda: gaussian_noise(math.nan, 0), "std must not be negative, got nan"),
     (lambda: gaussian_noise(-0.1, 0), "std must not be negative, got -0.1"),
 ]
 

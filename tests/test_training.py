@@ -514,6 +514,8 @@ def test_bad_arguments(change, words):
         (lambda: training.warmup_cosine(final=1.0), r"final must be in \[0, 1\)"),
         (lambda: training.warmup_cosine(warmup=-1), "warmup must be at least 0"),
         (lambda: training.one_cycle(rise=1.0), "rise must be in"),
+        (lambda: training.one_cycle(start=2.0), r"start and final must be in \[0, 1\], got 2.0"),
+        (lambda: training.one_cycle(final=-1.0), r"start and final must be in \[0, 1\], got 0.04 and -1"),
         (lambda: training.exponential(final=0.0), r"final must be in \(0, 1\]"),
         (lambda: training.exponential(warmup=-2), "warmup must be at least 0"),
         (lambda: training.inverse_sqrt(warmup=0), "warmup must be at least 1"),

@@ -25,7 +25,8 @@ class Normalizer(nn.Module):
     Attributes:
         mean, std, count: buffers; without an update they are 0, 1 and 0.
     Raises:
-        ValueError: unknown ``over``, a size that is missing or in vain, a negative eps; on use, fields of another shape.
+        ValueError: unknown ``over``, a size that is missing or in vain, a negative eps; on use, fields of another shape,
+            complex or empty ones.
     """
 
     mean: Tensor
@@ -44,11 +45,13 @@ class Normalizer(nn.Module):
         super().__init__()
         if over not in ("channel", "pointwise", "global"):
             raise ValueError(f"over must be 'channel', 'pointwise' or 'global', got {over!r}")
-        if (over == "pointwise") != (size is not None) or (size is not None and len(size) != dims):
+        if (over == "pointwise") != (size is not None) or (
+            size is not None and not (isinstance(size, Sequence) and len(size) == dims and min(size, default=0) > 0)
+        ):
             raise ValueError(
-                f"size must hold {dims} numbers for pointwise statistics and be None for others, got {size}"
+                f"size must hold {dims} positive numbers for pointwise statistics and be None for others, got {size}"
             )
-        if channels < 1 or dims < 1 or eps < 0:
+        if channels < 1 or dims < 1 or not 0 <= eps < math.inf:
             raise ValueError(f"channels and dims must be positive, eps not negative, got {channels}, {dims} and {eps}")
         self.channels, self.dims, self.over, self.eps = channels, dims, over, eps
         shape = (1 if over == "global" else channels, *(size or (1,) * dims))
@@ -63,6 +66,8 @@ class Normalizer(nn.Module):
         Source: Chan, Golub and LeVeque 1983 for the merging of variances.
         """
         self._check(u)
+        if not u.numel():
+            raise ValueError(f"u must hold a number or more, got shape {tuple(u.shape)}")
         axes = list(range(u.ndim - self.dims - 1))
         if self.over != "pointwise":
             axes += list(range(u.ndim - self.dims, u.ndim))
@@ -95,6 +100,8 @@ class Normalizer(nn.Module):
     forward = encode
 
     def _check(self, u: Tensor) -> None:
+        if u.is_complex():
+            raise ValueError(f"u must be real, got {u.dtype}")
         right = u.ndim >= self.dims + 2 and u.shape[-self.dims - 1] == self.channels
         if right and self.over == "pointwise":
             right = u.shape[-self.dims :] == self.mean.shape[1:]

@@ -43,10 +43,12 @@ def noisy(
     """Observations: the data plus Gaussian noise of standard deviation ``scale``.
 
     Raises:
-        ValueError: a negative scale.
+        ValueError: a negative scale, or data of another number of samples.
     """
-    if scale < 0:
+    if not scale >= 0:
         raise ValueError(f"scale must not be negative, got {scale}")
+    if len(data) != len(samples):
+        raise ValueError(f"data must have a row for each of {len(samples)} samples, got shape {tuple(data.shape)}")
     seed = fold_in(seed, "observation noise")
     return data + scale * normal(seed, samples, data.shape[1:], dtype=data.dtype, device=data.device)
 
@@ -65,7 +67,7 @@ def box(
     Raises:
         ValueError: bounds of different lengths, or low above high.
     """
-    if len(low) != len(high) or any(a > b for a, b in zip(low, high, strict=True)):
+    if len(low) != len(high) or not all(a <= b for a, b in zip(low, high, strict=True)):
         raise ValueError(f"low must be as long as high and not above it, got {list(low)} and {list(high)}")
     lower, upper = (torch.tensor(end, dtype=dtype, device=device) for end in (low, high))
     draws = uniform(fold_in(seed, "box"), samples, (len(low),), dtype=dtype, device=device)
@@ -209,7 +211,7 @@ class TimeDependentOU:
         Raises:
             ValueError: times that do not rise from 0 or later.
         """
-        if not bool((times.diff() > 0).all()) or bool(times[0] < 0):
+        if not len(times) or not bool((times.diff() > 0).all() and times[0] >= 0):
             raise ValueError(f"times must rise strictly, from 0 or later, got {times.tolist()}")
         clock = torch.cat([times.new_zeros(1), times]).double()
         factors, offsets, variances = self.transition(clock[:-1], clock[1:])

@@ -43,7 +43,7 @@ class TensorSource:
         times: times of the frames; 0, 1, ... if left out.
         shape: the data's.
     Raises:
-        ValueError: times that are not one rising number for each frame.
+        ValueError: data with too few axes, or times that are not one rising number for each frame.
     """
 
     def __init__(
@@ -52,8 +52,12 @@ class TensorSource:
         times: Tensor | Sequence[float | int] | None = None,
     ) -> None:
         self.data = data
+        if data.ndim < 3:
+            raise ValueError(f"data must be (sample, time, channel, *size), got shape {tuple(data.shape)}")
         self.times = torch.as_tensor(range(data.shape[1]) if times is None else times, dtype=torch.float64)
-        if self.times.shape != data.shape[1:2] or bool((self.times.diff() <= 0).any()):
+        if self.times.shape != data.shape[1:2] or not bool(
+            (self.times.diff() > 0).all() and self.times.isfinite().all()
+        ):
             raise ValueError(f"times must be {data.shape[1]} rising numbers, got shape {tuple(self.times.shape)}")
         self.shape = tuple(data.shape)
 
@@ -84,17 +88,19 @@ class _Examples(Dataset[Example]):
             )
         self.frames = range(first, last + 1, every)
         """Frames of the source that are used."""
-        self.samples = torch.arange(count) if samples is None else torch.as_tensor(list(samples), dtype=torch.int64)
-        if not len(self.samples) or int(self.samples.min()) < 0 or int(self.samples.max()) >= count:
-            raise ValueError(f"samples must be one or more of 0 to {count - 1}")
+        self.samples = torch.arange(count) if samples is None else torch.as_tensor(list(samples))
+        whole = self.samples.dtype == torch.int64
+        if not whole or not len(self.samples) or int(self.samples.min()) < 0 or int(self.samples.max()) >= count:
+            raise ValueError(f"samples must be one or more of 0 to {count - 1}, got {samples}")
         if static and not hasattr(self.source, "static"):
             raise ValueError("static needs a source that has it, such as a reader of files; else use parameters")
         self.static = static
         self.parameters = dict(parameters or {})
         for name, value in self.parameters.items():
-            if value.shape[:1] != (count,):
+            if not isinstance(value, Tensor) or value.shape[:1] != (count,):
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
-                    f"parameters[{name!r}] must have one row for each of {count} samples, got {tuple(value.shape)}"
+                    f"parameters[{name!r}] must have one row for each of {count} samples, a tensor, got {got}"
                 )
 
     def _with_parameters(self, example: Example, sample: Any) -> Example:
@@ -312,7 +318,7 @@ def batches(
         ValueError: a size below 1, weights that do not fit.
     """
     count = len(examples)
-    if size < 1:
+    if not isinstance(size, int) or size < 1:
         raise ValueError(f"size must be positive, got {size}")
     if weights is not None:
         fits = weights.shape == (count,) and bool((weights >= 0).all()) and 0 < float(weights.sum()) < math.inf

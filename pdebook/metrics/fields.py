@@ -66,7 +66,7 @@ class FieldMetrics:
     ) -> None:
         if dims not in (1, 2, 3):
             raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
-        if not 0 < cuts[0] < cuts[1]:
+        if len(cuts) != 2 or not all(isinstance(c, int) for c in cuts) or not 0 < cuts[0] < cuts[1]:
             raise ValueError(f"cuts must rise from above 0, got {cuts}")
         if convention not in ("isotropic", "paper", "official"):
             raise ValueError(f"convention must be 'isotropic', 'paper' or 'official', got {convention!r}")
@@ -83,6 +83,10 @@ class FieldMetrics:
             raise ValueError(
                 f"prediction and target must be alike, (batch, ..., *grid) with {self.dims} axes of a grid, "
                 f"got {tuple(prediction.shape)} and {tuple(target.shape)}"
+            )
+        if target.is_complex() or prediction.is_complex() or not target.numel():
+            raise ValueError(
+                f"target must be real and hold a sample or more, got {tuple(target.shape)}, {target.dtype}"
             )
         grid = tuple(range(-self.dims, 0))
         error = (prediction - target).double()
@@ -185,8 +189,10 @@ def correlation(
     """Pearson's correlation over the grid: of what is left when each field's mean is taken away.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, or more axes than there are.
     """
+    if not 1 <= dims <= target.ndim:
+        raise ValueError(f"dims must be from 1 to {target.ndim}, got {dims}")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction must have the target's shape {tuple(target.shape)}, got {tuple(prediction.shape)}"
@@ -204,10 +210,12 @@ def crossing_time(
     With correlations it is the correlation time, with errors and ``below=False`` the time for which a forecast is valid.
 
     Raises:
-        ValueError: times of another number.
+        ValueError: times of another number, none of them, or a threshold that is no number.
     """
     if times.ndim != 1 or values.shape[-1:] != times.shape:
         raise ValueError(f"times must hold {values.shape[-1]} numbers, got shape {tuple(times.shape)}")
+    if not len(times) or math.isnan(threshold):
+        raise ValueError(f"times and threshold must hold a number, got {len(times)} times and {threshold}")
     good = values >= threshold if below else values <= threshold
     # The number of good values before the first bad one.
     first = good.long().cumprod(-1).sum(-1).clamp(max=len(times) - 1)

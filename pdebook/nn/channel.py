@@ -67,6 +67,7 @@ class ChannelMLP(nn.Sequential):
     ) -> None:
         if depth < 0:
             raise ValueError(f"depth must not be negative, got {depth}")
+        _check_channels(inputs=inputs, outputs=outputs, **({"hidden": hidden} if depth else {}))
         sizes = [inputs, *[hidden] * depth, outputs]
         layers: list[nn.Module] = []
         for i in range(depth + 1):
@@ -90,6 +91,8 @@ class SoftGate(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:
         """The gated channels."""
+        if v.ndim < 2 or v.shape[1] != len(self.weight):
+            raise ValueError(f"v must have {len(self.weight)} channels, got shape {tuple(v.shape)}")
         shape = (-1, *[1] * (v.ndim - 2))
         gated = self.weight.reshape(shape) * v
         return gated if self.bias is None else gated + self.bias.reshape(shape)
@@ -100,6 +103,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:
         """The normalised channels."""
+        if math.prod(v.shape[2:]) < 2:
+            raise ValueError(f"v must have two points or more, got shape {tuple(v.shape)}")
         return nn.functional.instance_norm(v)
 
 
@@ -111,6 +116,7 @@ def norm(kind: str | None, channels: int) -> nn.Module:
     Raises:
         ValueError: another kind.
     """
+    _check_channels(channels=channels)
     if kind is None:
         return nn.Identity()
     if kind == "instance":

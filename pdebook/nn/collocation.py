@@ -16,14 +16,16 @@ _LAWS = ("uniform", "latin", "sobol", "grid")
 
 def _bounds(low: Sequence[float | int], high: Sequence[float | int]) -> tuple[Tensor, Tensor]:
     a, b = torch.tensor([low, high], dtype=torch.float64) if len(low) == len(high) else (torch.zeros(1), torch.zeros(0))
-    if not len(a) or a.shape != b.shape or not bool((a < b).all()):
-        raise ValueError(f"low and high must be of one length, low below high, got {tuple(low)} and {tuple(high)}")
+    if not len(a) or a.shape != b.shape or not bool((a < b).all() and (b - a).isfinite().all()):
+        raise ValueError(
+            f"low and high must be finite and of one length, low below high, got {tuple(low)} and {tuple(high)}"
+        )
     return a, b
 
 
 def _check_points(points: int) -> None:
-    if points < 1:
-        raise ValueError(f"points must be at least 1, got {points}")
+    if not isinstance(points, int) or points < 1:
+        raise ValueError(f"points must be at least 1, an integer, got {points}")
 
 
 def box(
@@ -50,11 +52,13 @@ def box(
         dtype: floating type.
         device: where they are put.
     Raises:
-        ValueError: corners that do not match, no points, another law.
+        ValueError: corners that do not match, no points, another law, a negative stream.
     """
     a, b = _bounds(low, high)
     _check_points(points)
     dim = len(a)
+    if stream < 0:
+        raise ValueError(f"stream must not be negative, got {stream}")
     if law == "uniform":
         unit = rng.uniform(seed, torch.arange(points), (dim,), stream=stream, dtype=torch.float64)
     elif law == "latin":

@@ -30,7 +30,7 @@ Rank = float | int | Sequence[int]
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape as a tuple. Raises ValueError unless it has two positive axes or more."""
-    if len(shape) < 2 or any(s < 1 for s in shape):
+    if len(shape) < 2 or not all(isinstance(s, int) and s > 0 for s in shape):
         raise ValueError(f"shape must have two positive axes or more, got {tuple(shape)}")
     return tuple(shape)
 
@@ -41,9 +41,10 @@ def _explicit(rank: Rank, full: Sequence[int]) -> tuple[int, ...] | float:
         if not 0 < rank <= 1:
             raise ValueError(f"rank as a fraction must be in (0, 1], got {rank}")
         return rank
-    ranks = (rank,) * len(full) if isinstance(rank, int) else tuple(rank)
-    if len(ranks) != len(full) or not all(1 <= r <= most for r, most in zip(ranks, full, strict=True)):
-        raise ValueError(f"rank must be at least 1 and at most the full rank {tuple(full)}, got {rank}")
+    ranks = tuple(rank) if isinstance(rank, Sequence) else (rank,) * len(full)
+    whole = all(isinstance(r, int) and not isinstance(r, bool) for r in ranks)
+    if not whole or len(ranks) != len(full) or not all(1 <= r <= most for r, most in zip(ranks, full, strict=True)):
+        raise ValueError(f"rank must be at least 1 and at most the full rank {tuple(full)}, got {rank!r}")
     return ranks
 
 
@@ -100,6 +101,7 @@ def _unfold(w: Tensor, axis: int) -> Tensor:
 
 def hosvd(w: Complex[Tensor, "..."], ranks: Sequence[int]) -> tuple[Complex[Tensor, "..."], list[Tensor]]:
     """Core and factors U^(k), the leading left singular vectors of the k-th unfolding; exact if no rank is below the unfolding's."""
+    _explicit(tuple(ranks), w.shape)
     factors = []
     for k, r in enumerate(ranks):
         unfolded = _unfold(w, k)
@@ -113,6 +115,8 @@ def hosvd(w: Complex[Tensor, "..."], ranks: Sequence[int]) -> tuple[Complex[Tens
 
 def tt_svd(w: Complex[Tensor, "..."], ranks: Sequence[int]) -> list[Tensor]:
     """Cores (r_{k-1}, s_k, r_k) by one truncated SVD after the other, from the first axis on; surplus ranks are filled with zeros."""
+    if len(ranks) != w.ndim - 1 or min(ranks) < 1:
+        raise ValueError(f"ranks must be {w.ndim - 1} positive integers, got {tuple(ranks)}")
     shape, rest, left = w.shape, w, 1
     cores = []
     for s, r in zip(shape[:-1], ranks, strict=True):
@@ -132,6 +136,10 @@ def alternating_least_squares(
 
     There is no finite algorithm: a tensor that has this rank is reached up to what the iteration leaves.
     """
+    if rank < 1 or sweeps < 1:
+        raise ValueError(f"rank and sweeps must be at least 1, got {rank} and {sweeps}")
+    # Terms that vanish stay zero.
+    tiny = torch.finfo(w.dtype).tiny
     generator = torch.Generator(w.device).manual_seed(0)
     factors = []
     for k, s in enumerate(w.shape):
@@ -143,7 +151,7 @@ def alternating_least_squares(
             others = khatri_rao([u for j, u in enumerate(factors) if j != k])
             factors[k] = torch.linalg.lstsq(others, _unfold(w, k).mT).solution.mT
             if k < len(factors) - 1:
-                factors[k] = factors[k] / torch.linalg.vector_norm(factors[k], dim=0)
+                factors[k] = factors[k] / torch.linalg.vector_norm(factors[k], dim=0).clamp(min=tiny)
     norms = torch.linalg.vector_norm(factors[-1], dim=0)
-    factors[-1] = factors[-1] / norms
+    factors[-1] = factors[-1] / norms.clamp(min=tiny)
     return norms.to(w.dtype), factors

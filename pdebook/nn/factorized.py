@@ -10,12 +10,13 @@ Source: Kossaifi, Kovachki, Azizzadenesheli and Anandkumar 2024, Multi-grid tens
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Complex, Int64
 from torch import Tensor, nn
 
+from pdebook.nn.complex_product import product
 from pdebook.nn.decompositions import (
     Rank,
     alternating_least_squares,
@@ -28,45 +29,9 @@ from pdebook.nn.decompositions import (
     tucker_rank,
 )
 
-__all__ = ["CP", "WEIGHTS", "Dense", "Factorized", "TensorTrain", "Tucker", "product"]
+__all__ = ["CP", "WEIGHTS", "Dense", "Factorized", "TensorTrain", "Tucker"]
 
 Places = Sequence[Int64[Tensor, "_"]] | None
-
-
-class _Product(torch.autograd.Function):
-    """Matrix product of complex matrices whose gradients conjugate ``a`` alone: ``b``, the weights, is never copied."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
-        (g,) = gradients
-        first = product(g.conj_physical(), b.mT).conj_physical() if ctx.needs_input_grad[0] else None
-        second = product(a.conj_physical().mT, g) if ctx.needs_input_grad[1] else None
-        return first, second
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        a, b = ctx.saved_tensors
-        da, db = tangents
-        first = None if da is None else da @ b
-        second = None if db is None else a @ db
-        return second if first is None else first if second is None else first + second
-
-
-def product(a: Complex[Tensor, "*batch n k"], b: Complex[Tensor, "*batch k m"]) -> Complex[Tensor, "*batch n m"]:
-    """a b for complex matrices with the same leading axes."""
-    return _Product.apply(a, b)
 
 
 def _pairs(*shape: int) -> nn.Parameter:
@@ -140,9 +105,17 @@ class Factorized(nn.Module):
             x: coefficients.
             index: the layer, of a shared tensor.
             places: for each mode axis those of its modes that x has; all of them if left out.
+        Raises:
+            ValueError: an index that is missing, in vain or out of range, or coefficients of another shape.
         """
         if (index is None) == self.shared:
             raise ValueError(f"index must be given for a tensor that layers share and for no other, got {index}")
+        if index is not None and not 0 <= index < self.shape[0]:
+            raise ValueError(f"index must be from 0 to {self.shape[0] - 1}, got {index}")
+        axes = self.shape[self.shared + 2 - self.separable :]
+        modes = math.prod(axes if places is None else [len(place) for place in places])
+        if x.ndim != 3 or x.shape[::2] != (modes, self.shape[self.shared]):
+            raise ValueError(f"x must have shape ({modes}, batch, {self.shape[self.shared]}), got {tuple(x.shape)}")
         return self.kernel(self.layer(index, places), x)
 
     def _check_dense(self, w: Tensor) -> Tensor:

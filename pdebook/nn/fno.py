@@ -13,7 +13,7 @@ from pdebook.nn.factorized import WEIGHTS, Factorized
 from pdebook.nn.grid_embedding import GridEmbedding
 from pdebook.nn.padding import DomainPad
 from pdebook.nn.spectral import SpectralConv
-from pdebook.truncated import kept_shape
+from pdebook.truncated import check_modes, kept_shape
 
 
 class FNOBlock(nn.Module):
@@ -62,6 +62,8 @@ class FNOBlock(nn.Module):
         self.mlp = self.mlp_skip = None
         self.norms = nn.ModuleList([norm(norm_kind, width)])
         if mlp is not None:
+            if round(mlp * width) < 1:
+                raise ValueError(f"mlp must give a hidden channel or more of {width}, got {mlp}")
             self.mlp = ChannelMLP(width, width, hidden=round(mlp * width), activation=activation)
             self.mlp_skip = None if mlp_skip is None else skip(mlp_skip, width, width, bias=skip_bias)
             self.norms.append(norm(norm_kind, width))
@@ -139,8 +141,19 @@ class FNO(nn.Module):
         **block: object,
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
+        modes = check_modes(modes)
+        for name, number, least in (
+            ("inputs", inputs, 1),
+            ("outputs", outputs, 1),
+            ("width", width, 1),
+            ("layers", layers, 1),
+            ("lifting", lifting or 0, 0),
+            ("projection", projection or 0, 0),
+        ):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}")
+        if padding is not None and not isinstance(padding, DomainPad):
+            raise ValueError(f"padding must be a DomainPad or None, got {padding!r}")
         self.inputs, dims = inputs, len(modes)
         self.grid = GridEmbedding([(0, 1)] * dims) if grid is True else grid or None
         self.padding = padding

@@ -1,5 +1,6 @@
 """Coordinates as further channels of a field."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,11 @@ def coordinates(
         closed: whether the last point is the end itself; else the grid is periodic, and the end is the first point again.
         dtype: floating type.
         device: where they are put.
+    Raises:
+        ValueError: bounds of another number of axes.
     """
+    if len(bounds) != len(size):
+        raise ValueError(f"bounds must have a pair for each of {len(size)} axes, got {tuple(bounds)}")
     axes = []
     for n, (low, high) in zip(size, bounds, strict=True):
         step = (high - low) / max(n - closed, 1)
@@ -43,7 +48,8 @@ class GridEmbedding(nn.Module):
 
     def __init__(self, bounds: Sequence[tuple[float | int, float | int]], *, closed: bool = False) -> None:
         super().__init__()
-        if not bounds or not all(low < high for low, high in bounds):
+        pairs = all(isinstance(pair, Sequence) and len(pair) == 2 for pair in bounds)
+        if not bounds or not pairs or not all(-math.inf < low < high < math.inf for low, high in bounds):
             raise ValueError(f"bounds must be rising pairs, one for each axis, got {tuple(bounds)}")
         self.bounds, self.closed = tuple(bounds), closed
 

@@ -13,7 +13,7 @@ Source: Griewank and Walther 2008, Evaluating derivatives, chapter 13 (the recur
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -61,9 +61,7 @@ class Jet:
     @property
     def value(self) -> Tensor:
         """c_0."""
-        value = self.coefficients[0]
-        assert value is not None
-        return value
+        return cast(Tensor, self.coefficients[0])
 
     @property
     def order(self) -> int:
@@ -72,6 +70,8 @@ class Jet:
 
     def derivative(self, k: int) -> Tensor:
         """D^k f = k! c_k, also where it is zero."""
+        if not 0 <= k <= self.order:
+            raise ValueError(f"k must be from 0 to the order {self.order}, got {k}")
         c = self.coefficients[k]
         return torch.zeros_like(self.value) if c is None else c * math.factorial(k)
 
@@ -103,6 +103,7 @@ class Jet:
 
     def __add__(self, other: Any) -> "Jet":
         if isinstance(other, Jet):
+            _check_order(self, other)
             return Jet([_plus(a, b) for a, b in zip(self.coefficients, other.coefficients, strict=True)])
         return Jet([self.value + _lifted(other), *self.coefficients[1:]])
 
@@ -118,6 +119,7 @@ class Jet:
         if not isinstance(other, Jet):
             factor = _lifted(other)
             return self.map(lambda c: c * factor)
+        _check_order(self, other)
         return Jet([_cauchy(self.coefficients, other.coefficients, k) for k in range(self.order + 1)])
 
     __rmul__ = __mul__
@@ -125,6 +127,7 @@ class Jet:
     def __truediv__(self, other: Any) -> "Jet":
         if not isinstance(other, Jet):
             return self * (1.0 / _lifted(other) if isinstance(other, Tensor) else 1.0 / other)
+        _check_order(self, other)
         quotient: list[Coefficient] = []
         for k, a in enumerate(self.coefficients):
             known = _cauchy([None, *other.coefficients[1:]], [*quotient, None], k)
@@ -137,11 +140,13 @@ class Jet:
 
     def __pow__(self, exponent: float | int) -> "Jet":
         """A constant power: whole ones by products, others by y' = p y a' / a, for positive values."""
-        if exponent == int(exponent) and 1 <= exponent <= 8:
-            result = self
-            for _ in range(int(exponent) - 1):
-                result = result * self
-            return result
+        if not isinstance(exponent, float | int) or not math.isfinite(exponent):
+            raise ValueError(f"exponent must be a finite number, got {exponent}")
+        if exponent == int(exponent) and exponent >= 0:
+            if exponent < 2:
+                return self if exponent else _constant(1.0, self)
+            half = self ** (exponent // 2)
+            return half * half * self if exponent % 2 else half * half
         power: list[Coefficient] = [self.value**exponent]
         for k in range(1, self.order + 1):
             total: Coefficient = None
@@ -149,6 +154,11 @@ class Jet:
                 total = _plus(total, _scaled(_times(self.coefficients[j], power[k - j]), exponent * j - (k - j)))
             power.append(None if total is None else total / (k * self.value))
         return Jet(power)
+
+
+def _check_order(a: Jet, b: Jet) -> None:
+    if a.order != b.order:
+        raise ValueError(f"jets must be of one order, got {a.order} and {b.order}")
 
 
 def _lifted(other: Any) -> Any:
@@ -276,18 +286,12 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.neg: lambda a: -a,
     torch.cat: _joined,
     torch.sum: _summed,
-    torch.add: lambda a, b: a + b if isinstance(a, Jet) else b + a,
-    torch.mul: lambda a, b: a * b if isinstance(a, Jet) else b * a,
-    torch.sub: lambda a, b: a - b if isinstance(a, Jet) else -b + a,
-    torch.div: lambda a, b: a / b if isinstance(a, Jet) else b.__rtruediv__(a),
-    Tensor.__add__: lambda a, b: b + a,
-    Tensor.__mul__: lambda a, b: b * a,
-    Tensor.__sub__: lambda a, b: -b + a,
-    Tensor.__truediv__: lambda a, b: b.__rtruediv__(a),
-    Tensor.add: lambda a, b: b + a,
-    Tensor.mul: lambda a, b: b * a,
-    Tensor.sub: lambda a, b: -b + a,
-    Tensor.div: lambda a, b: b.__rtruediv__(a),
+    **dict.fromkeys((torch.add, Tensor.__add__, Tensor.add), lambda a, b: b + a),
+    **dict.fromkeys((torch.mul, Tensor.__mul__, Tensor.mul), lambda a, b: b * a),
+    **dict.fromkeys((torch.sub, Tensor.__sub__, Tensor.sub), lambda a, b: -b + a),
+    **dict.fromkeys(
+        (torch.div, Tensor.__truediv__, Tensor.div), lambda a, b: a / b if isinstance(a, Jet) else _constant(a, b) / b
+    ),
     Tensor.__rsub__: lambda a, b: b - a,
     Tensor.__rtruediv__: lambda a, b: b / a,
 }
@@ -311,8 +315,7 @@ def variable(x: Float[Tensor, "batch dim"], directions: Float[Tensor, "..."], or
             f"directions must have shape (directions, {x.shape[-1]}) or ({len(x)}, directions, {x.shape[-1]}), "
             f"got {tuple(directions.shape)}"
         )
-    first = directions if directions.ndim == 3 else directions[None]
-    return Jet([x[:, None], first, *[None] * (order - 1)])
+    return Jet([x[:, None], directions if directions.ndim == 3 else directions[None], *[None] * (order - 1)])
 
 
 def directional(
@@ -346,9 +349,7 @@ def directional(
         return image.value[:, 0], *[image.derivative(k).expand(shape) for k in range(1, order + 1)]
     if engine != "jvp":
         raise ValueError(f"engine must be 'taylor' or 'jvp', got {engine!r}")
-    every = jet.coefficients[1]
-    assert every is not None
-    every = every.expand(len(x), -1, -1)
+    every = jet.derivative(1).expand(len(x), -1, -1)
 
     def along(v: Tensor) -> tuple[Tensor, ...]:
         def differentiate(g: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -363,6 +364,12 @@ def directional(
     return f(x), *torch.func.vmap(along, in_dims=1, out_dims=1)(every)
 
 
+def _units(x: Tensor, axes: Sequence[int]) -> Tensor:
+    if not all(-x.shape[-1] <= axis < x.shape[-1] for axis in axes):
+        raise ValueError(f"axes must be from 0 to {x.shape[-1] - 1}, got {tuple(axes)}")
+    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[list(axes)]
+
+
 def partials(
     f: Callable[[Any], Any],
     x: Float[Tensor, "batch dim"],
@@ -375,14 +382,13 @@ def partials(
     Returns:
         f(x), (batch, outputs), then for each k = 1 ... order a tensor (batch, axes, outputs).
     """
-    units = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    return directional(f, x, units if axes is None else units[list(axes)], order, **options)
+    return directional(f, x, _units(x, range(x.shape[-1]) if axes is None else axes), order, **options)
 
 
 def mixed(f: Callable[[Any], Any], x: Float[Tensor, "batch dim"], i: int, j: int) -> Float[Tensor, "batch outputs"]:
     """∂²f/∂x_i∂x_j = (D²_{e_i + e_j} f - D²_{e_i - e_j} f) / 4."""
-    unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    second = directional(f, x, torch.stack([unit[i] + unit[j], unit[i] - unit[j]]), 2)[2]
+    a, b = _units(x, (i, j))
+    second = directional(f, x, torch.stack([a + b, a - b]), 2)[2]
     return (second[:, 0] - second[:, 1]) / 4
 
 

@@ -94,8 +94,8 @@ def take_neuraloperator(net: FNO, state: Mapping[str, Any], path: str | os.PathL
     for name, value in state.items():
         if name == "_metadata":
             continue
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{path} is refused: {name!r} is {type(value).__name__}, expected a tensor")
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path} is refused: {name!r} is {type(value).__name__}, expected a tensor with a name")
         ours = _our_name(net, name, path)
         found[ours] = _our_layout(net, ours, value, shapes.get(ours))
     checkpoints.check_shapes(path, found, shapes)

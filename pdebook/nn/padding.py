@@ -1,5 +1,6 @@
 """Padding of a field's domain, by a part of its size or by cells, and its exact removal: for what a network takes as periodic."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,8 +25,8 @@ class DomainPad(nn.Module):
     def __init__(self, amount: float | int | Sequence[float | int], *, sides: str = "end", mode: str = "zeros") -> None:
         super().__init__()
         amounts = tuple(amount) if isinstance(amount, Sequence) else (amount,)
-        if any(a < 0 for a in amounts):
-            raise ValueError(f"amount must not be negative, got {amount}")
+        if not amounts or any(isinstance(a, str | bool) or not 0 <= a < math.inf for a in amounts):
+            raise ValueError(f"amount must not be negative, one number or one for each axis, got {amount!r}")
         if sides not in ("end", "both"):
             raise ValueError(f"sides must be 'end' or 'both', got {sides!r}")
         if mode not in ("zeros", "replicate", "reflect", "circular"):
@@ -64,7 +65,14 @@ class DomainPad(nn.Module):
     def crop(
         v: Inexact[Tensor, "batch channels *padded"], cells: Sequence[tuple[int, int]]
     ) -> Inexact[Tensor, "batch channels *grid"]:
-        """The field without so many cells before and after each axis."""
+        """The field without so many cells before and after each axis; no pairs leave it as it is."""
+        size = v.shape[2:]
+        if cells and (
+            len(cells) != len(size) or any(min(pair) < 0 or sum(pair) >= n for pair, n in zip(cells, size, strict=True))
+        ):
+            raise ValueError(
+                f"cells must be pairs that leave a point of each axis of {tuple(size)}, got {tuple(cells)}"
+            )
         for axis, (before, after) in enumerate(cells, 2):
             v = v.narrow(axis, before, v.shape[axis] - before - after)
         return v

@@ -44,7 +44,7 @@ class UNetSkeleton(nn.Module):
     Attributes:
         outputs: channels of the output.
     Raises:
-        ValueError: no level, an unknown join, or channels that can't be added.
+        ValueError: no level or channel, an unknown join, or channels that can't be added; on use, other channels than promised.
     Source: Ronneberger, Fischer and Brox 2015.
     """
 
@@ -60,11 +60,13 @@ class UNetSkeleton(nn.Module):
         join: str = "skip_first",
     ) -> None:
         super().__init__()
+        if inputs < 1:
+            raise ValueError(f"inputs must be at least 1, got {inputs}")
         if not widths or any(width < 1 for width in widths):
             raise ValueError(f"widths must be positive, one for each level, got {tuple(widths)}")
         if join not in ("skip_first", "up_first", "add"):
             raise ValueError(f"join must be 'skip_first', 'up_first' or 'add', got {join!r}")
-        self.join, self.outputs = join, widths[0]
+        self.join, self.inputs, self.outputs = join, inputs, widths[0]
         self.encode, self.down, self.hooks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.up, self.decode = nn.ModuleList(), nn.ModuleList()
         channels = inputs
@@ -85,6 +87,8 @@ class UNetSkeleton(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch inputs *grid"]) -> Float[Tensor, "batch outputs *grid"]:
         """The finest level's output."""
+        if v.ndim < 3 or v.shape[1] != self.inputs:
+            raise ValueError(f"v must have {self.inputs} channels on a grid, got shape {tuple(v.shape)}")
         waiting = []
         for level, block in enumerate(self.encode):
             v = block(v)
@@ -135,6 +139,8 @@ class ConvBlock(nn.Sequential):
         kernel: int = 3,
     ) -> None:
         _check(dims, padding_mode)
+        if inputs < 1 or outputs < 1:
+            raise ValueError(f"inputs and outputs must be at least 1, got {inputs} and {outputs}")
         if norm not in ("batch", "group", "groups", None):
             raise ValueError(f"norm must be 'batch', 'group', 'groups' or None, got {norm!r}")
         if repeats < 1 or kernel < 1 or kernel % 2 == 0:
@@ -190,6 +196,8 @@ class Upsample(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *fine"]:
         """The field on the grid of twice the size."""
+        if v.ndim != self.dims + 2:
+            raise ValueError(f"v must have a grid of {self.dims} axes, got shape {tuple(v.shape)}")
         for axis in range(-self.dims, 0):
             matrix = _upsampling(v.shape[axis], self.kind, self.mode, v.dtype, v.device)
             before, after = v.shape[: v.ndim + axis], v.shape[v.ndim + axis + 1 :]
@@ -251,8 +259,8 @@ def conv_unet(
     Source: Takamoto et al. 2022, PDEBench, appendix on baselines, and its code.
     """
     _check(dims, padding_mode)
-    if levels < 1 or features < 1:
-        raise ValueError(f"levels and features must be at least 1, got {levels} and {features}")
+    if levels < 1 or features < 1 or outputs < 1:
+        raise ValueError(f"levels, features and outputs must be at least 1, got {levels}, {features} and {outputs}")
     if pool not in ("max", "average"):
         raise ValueError(f"pool must be 'max' or 'average', got {pool!r}")
     trunk = UNetSkeleton(

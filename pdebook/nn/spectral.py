@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from pdebook.fourier import check_size
 from pdebook.nn.decompositions import Rank
 from pdebook.nn.factorized import WEIGHTS, Dense, Factorized
 from pdebook.truncated import (
     analyse,
+    check_backend,
     check_modes,
     from_modes,
     kept_shape,
@@ -44,8 +46,8 @@ class SpectralConv(nn.Module):
         weight: the tensor.
         active: modes in use; see ``set_modes``.
     Raises:
-        ValueError: sizes below 1, a rank out of range, shared weights of another shape; on use, other channels than promised or
-            more modes than a grid holds.
+        ValueError: sizes below 1, a rank out of range, shared weights of another shape, unknown options; on use, other channels
+            than promised, complex fields, or more modes than a grid holds.
     Source: Li et al. 2021, Fourier neural operator for parametric partial differential equations, equation (4).
     """
 
@@ -77,6 +79,9 @@ class SpectralConv(nn.Module):
             raise ValueError(
                 f"precision must be torch.float16 or torch.bfloat16, with backend 'auto' or 'dft', got {precision}, {backend!r}"
             )
+        check_backend(backend)
+        if scale is not None and not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive, got {scale}")
         self.inputs, self.outputs, self.separable = inputs, outputs, separable
         self.backend, self.precision, self.layer = backend, precision, layer
         shape = (*((inputs,) if separable else (inputs, outputs)), *kept_shape(self.modes))
@@ -141,7 +146,9 @@ class SpectralConv(nn.Module):
             raise ValueError(
                 f"x must have {self.inputs} channels and {dims} axes of a grid, got shape {tuple(x.shape)}"
             )
-        size = tuple(x.shape[2:]) if size is None else tuple(size)
+        if x.is_complex():
+            raise ValueError(f"x must be real, got {x.dtype}")
+        size = tuple(x.shape[2:]) if size is None else check_size(size)
         check_modes(self.active, x.shape[2:])
         check_modes(self.active, size)
         # Autocast would run the transforms in half precision, unasked.

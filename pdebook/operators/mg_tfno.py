@@ -32,8 +32,10 @@ COARSENINGS = ("stride", "spectral")
 
 def _check(size: Sequence[int], levels: int, padding: int) -> tuple[int, ...]:
     """Points of a patch along each axis. Raises ValueError unless windows on all levels begin at grid points."""
-    if levels < 0 or padding < 0:
-        raise ValueError(f"levels and padding must not be negative, got {levels} and {padding}")
+    if not all(isinstance(k, int) and k >= 0 for k in (levels, padding)):
+        raise ValueError(f"levels and padding must be integers that are not negative, got {levels} and {padding}")
+    if not size or min(size) < 1:
+        raise ValueError(f"size must hold a positive number for each axis, got {tuple(size)}")
     parts, unit = 2**levels, 2 ** (2 * levels + 1) if levels else 1
     if any(n % unit for n in size):
         raise ValueError(
@@ -43,6 +45,13 @@ def _check(size: Sequence[int], levels: int, padding: int) -> tuple[int, ...]:
     if any(n // parts + 2 * padding > n for n in size):
         raise ValueError(f"padding must leave patches smaller than the grid {tuple(size)}, got {padding}")
     return tuple(n // parts for n in size)
+
+
+def _check_options(boundary: str = "periodic", coarsening: str = "stride") -> None:
+    if boundary not in BOUNDARIES:
+        raise ValueError(f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
+    if coarsening not in COARSENINGS or (coarsening == "spectral" and boundary != "periodic"):
+        raise ValueError(f"coarsening must be 'stride', or 'spectral' for periodic fields, got {coarsening!r}")
 
 
 def window_starts(n: int, levels: int, padding: int, level: int) -> Int64[Tensor, " patches"]:
@@ -109,10 +118,7 @@ def patches(
         ValueError: sizes that the levels don't divide, padding that reaches around the domain, unknown options.
     Source: section 4.4; the official code is "stride", "periodic".
     """
-    if boundary not in BOUNDARIES:
-        raise ValueError(f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
-    if coarsening not in COARSENINGS or (coarsening == "spectral" and boundary != "periodic"):
-        raise ValueError(f"coarsening must be 'stride', or 'spectral' for periodic fields, got {coarsening!r}")
+    _check_options(boundary, coarsening)
     size = x.shape[2:]
     s, dims = _check(size, levels, padding), len(size)
     if boundary == "reflect" and levels and any(padding >= n // 2 for n in s):
@@ -145,8 +151,10 @@ def stitch(
         ValueError: a number of patches that is not a multiple of P^d, or windows that have no points left.
     """
     dims = y.ndim - 2
+    if dims < 1 or levels < 0:
+        raise ValueError(f"y must have axes of a grid and levels not be negative, got {tuple(y.shape)} and {levels}")
     count = 2**levels
-    if len(y) % count**dims:
+    if not len(y) or len(y) % count**dims:
         raise ValueError(f"y must hold a multiple of {count}^{dims} patches, got {len(y)}")
     if padding < 0 or any(w <= 2 * padding for w in y.shape[2:]):
         raise ValueError(f"padding must leave a point of the windows {tuple(y.shape[2:])}, got {padding}")
@@ -239,7 +247,8 @@ class MultiGrid(nn.Module):
             ``DistributedDataParallel`` forms it, is the gradient that one process would have.
         options: as for ``patches``.
     Raises:
-        ValueError: as ``patches``; a negative chunk; distributed without a process group, on use.
+        ValueError: as ``patches``; a negative chunk; on use, distributed without a process group, and a model whose outputs are
+            not one for each patch on its window.
     Source: section 4.4.
     """
 
@@ -247,8 +256,11 @@ class MultiGrid(nn.Module):
         self, model: nn.Module, levels: int, padding: int, *, chunk: int = 0, distributed: bool = False, **options: str
     ) -> None:
         super().__init__()
-        if levels < 0 or padding < 0 or chunk < 0:
-            raise ValueError(f"levels, padding and chunk must not be negative, got {levels}, {padding} and {chunk}")
+        if not all(isinstance(k, int) and k >= 0 for k in (levels, padding, chunk)):
+            raise ValueError(
+                f"levels, padding and chunk must be integers that are not negative, got {levels}, {padding} and {chunk}"
+            )
+        _check_options(**options)
         self.model = model
         self.levels, self.padding = levels, padding
         self.chunk, self.distributed, self.options = chunk, distributed, options
@@ -266,6 +278,10 @@ class MultiGrid(nn.Module):
         return stitch(_Gather.apply(share, sizes), self.levels, self.padding)
 
     def _run(self, parts: Tensor) -> Tensor:
-        if not self.chunk:
-            return self.model(parts)
-        return torch.cat([self.model(piece) for piece in parts.split(self.chunk)])
+        pieces = parts.split(self.chunk) if self.chunk else [parts]
+        y = torch.cat([self.model(piece) for piece in pieces]) if len(pieces) > 1 else self.model(parts)
+        if y.ndim != parts.ndim or len(y) != len(parts) or y.shape[2:] != parts.shape[2:]:
+            raise ValueError(
+                f"model must return ({len(parts)}, outputs, {', '.join(map(str, parts.shape[2:]))}), got {tuple(y.shape)}"
+            )
+        return y

@@ -188,3 +188,9 @@ def laid_out(values: Tensor, matrix: bool) -> Tensor:
 def times(coefficient: Tensor, c: Tensor, matrix: bool) -> Tensor:
     """A symbol times coefficients; with ``matrix`` it couples the channels."""
     return (coefficient * c.unsqueeze(1)).sum(2) if matrix else coefficient * c
+
+
+def stacked(parts: list[Tensor]) -> Tensor:
+    """Parts (batch or 1, 1, ...) side by side on axis 1."""
+    batch = max(len(part) for part in parts)
+    return torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], 1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdebook.pde.equation import Number, Semilinear
+from pdebook.pde.equation import Number, Semilinear, stacked
 from pdebook.pde.grid import Grid
 from pdebook.pde.spectral import Spectral
 
@@ -246,8 +246,7 @@ class ReactionDiffusion(Semilinear):
         degree: int,
         **options: Any,
     ) -> None:
-        channels = len(diffusivity)
-        super().__init__(grid, channels, degree=degree, **options)
+        super().__init__(grid, channels := len(diffusivity), degree=degree, **options)
         rows = exchange or [[0.0] * channels] * channels
         if len(rows) != channels or any(len(row) != channels for row in rows):
             raise ValueError(
@@ -267,8 +266,8 @@ class ReactionDiffusion(Semilinear):
             row[i] = row[i] + p[f"diffusivity[{i}]"] * basis.laplacian_symbol
         others = [p[f"exchange[{i}][{j}]"] for i in range(count) for j in range(count) if i != j]
         if all(isinstance(a, float) and a == 0 for a in others):
-            return _stacked([row[i] for i, row in enumerate(rows)])
-        return _stacked([_stacked(row).unsqueeze(1) for row in rows])
+            return stacked([row[i] for i, row in enumerate(rows)])
+        return stacked([stacked(row).unsqueeze(1) for row in rows])
 
     def nonlinear(self, c: Tensor, t: float) -> Tensor:
         """R, worked out on the grid."""
@@ -277,12 +276,6 @@ class ReactionDiffusion(Semilinear):
     def reaction(self, u: Tensor) -> Tensor:
         """R(u) of fields (batch, channel, *grid)."""
         raise NotImplementedError
-
-
-def _stacked(parts: list[Tensor]) -> Tensor:
-    """Parts (batch or 1, 1, ...) side by side on axis 1."""
-    batch = max(len(part) for part in parts)
-    return torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], 1)
 
 
 class AllenCahn(ReactionDiffusion):

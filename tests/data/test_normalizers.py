@@ -71,8 +71,17 @@ def test_it_travels_in_the_state_dict_of_the_model(tmp_path):
 
 BAD = [
     (lambda: Normalizer(3, dims=2, over="sample"), "over must be 'channel', 'pointwise' or 'global', got 'sample'"),
-    (lambda: Normalizer(3, dims=2, over="pointwise"), "size must hold 2 numbers for pointwise statistics.*got None"),
-    (lambda: Normalizer(3, dims=2, over="pointwise", size=(4,)), r"size must hold 2 numbers.*got \(4,\)"),
+    (
+        lambda: Normalizer(3, dims=2, over="pointwise"),
+        "size must hold 2 positive numbers for pointwise statistics.*got None",
+    ),
+    (lambda: Normalizer(3, dims=2, over="pointwise", size=(4,)), r"size must hold 2 positive numbers.*got \(4,\)"),
+    (lambda: Normalizer(3, dims=2, over="pointwise", size=(4, 0)), r"size must hold 2 positive.*got \(4, 0\)"),
+    (lambda: Normalizer(3, dims=2, eps=float("nan")), "eps not negative, got 3, 2 and nan"),
+    (
+        lambda: Normalizer(3, dims=1).update(torch.zeros(0, 3, 8)),
+        r"u must hold a number or more, got shape \(0, 3, 8\)",
+    ),
     (lambda: Normalizer(3, dims=2, size=(4, 5)), r"be None for others, got \(4, 5\)"),
     (lambda: Normalizer(0, dims=2), "channels and dims must be positive, eps not negative, got 0, 2"),
     (lambda: Normalizer(3, dims=2, eps=-1), "eps not negative, got 3, 2 and -1"),

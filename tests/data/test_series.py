@@ -143,6 +143,10 @@ def test_lotka_volterra_keeps_its_invariant() -> None:
     ("call", "message"),
     [
         (lambda: noisy(0, torch.arange(1), torch.zeros(1, 2), -1.0), "scale must not be negative, got -1"),
+        (lambda: noisy(0, torch.arange(1), torch.zeros(1, 2), math.nan), "scale must not be negative, got nan"),
+        (lambda: box(0, torch.arange(1), [math.nan], [1]), "low must be as long as high and not above it"),
+        (lambda: TimeDependentOU().sample(0, torch.arange(1), torch.tensor([])), "times must rise strictly"),
+        (lambda: TimeDependentOU().sample(0, torch.arange(1), torch.tensor([math.nan])), "times must rise strictly"),
         (lambda: box(0, torch.arange(1), [0, 0], [1]), "low must be as long as high"),
         (lambda: box(0, torch.arange(1), [2], [1]), r"not above it, got \[2\] and \[1\]"),
         (lambda: TimeDependentOU(decay=0.0), "decay must be positive, got 0"),

@@ -151,6 +151,11 @@ U = torch.zeros(2, 1, 8, 8)
 BAD = [
     (lambda: FieldMetrics(4), "dims must be 1, 2 or 3, got 4"),
     (lambda: FieldMetrics(2, cuts=(4, 4)), r"cuts must rise from above 0, got \(4, 4\)"),
+    (lambda: FieldMetrics(2).update(U[:0], U[:0]), "target must be real and hold a sample or more"),
+    (lambda: correlation(U, U, dims=0), "dims must be from 1 to 4, got 0"),
+    (lambda: correlation(U, U, dims=5), "dims must be from 1 to 4, got 5"),
+    (lambda: crossing_time(torch.zeros(2, 0), torch.zeros(0), 0.5), "times and threshold must hold a number, got 0"),
+    (lambda: crossing_time(torch.zeros(2, 3), torch.zeros(3), math.nan), "must hold a number, got 3 times and nan"),
     (lambda: FieldMetrics(2, convention="code"), "convention must be 'isotropic', 'paper' or 'official', got 'code'"),
     (lambda: FieldMetrics(2, length=0.0), "length must be positive"),
     (lambda: FieldMetrics(2).compute(), "metrics must see a batch first"),

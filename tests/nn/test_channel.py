@@ -1,5 +1,7 @@
 """Maps of the channels, coordinates and padding: the small parts of a neural operator."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -123,7 +125,7 @@ def test_padding_by_fractions_and_axes():
 BAD = [
     (lambda: ChannelLinear(0, 3), "inputs must be at least 1, got 0"),
     (lambda: ChannelLinear(3, 4)(torch.zeros(2, 4, 5)), r"v must have 3 channels, got shape \(2, 4, 5\)"),
-    (lambda: ChannelMLP(3, 3, hidden=0), "outputs must be at least 1, got 0"),
+    (lambda: ChannelMLP(3, 3, hidden=0), "hidden must be at least 1, got 0"),
     (lambda: ChannelMLP(3, 3, hidden=3, depth=-1), "depth must not be negative, got -1"),
     (lambda: SoftGate(0), "channels must be at least 1"),
     (lambda: norm("batch", 3), "norm must be None, 'instance' or 'group', got 'batch'"),
@@ -135,7 +137,17 @@ BAD = [
         lambda: GridEmbedding([(0, 1)])(torch.zeros(2, 3, 4, 4)),
         r"v must have a grid of 1 axes, got shape \(2, 3, 4, 4\)",
     ),
-    (lambda: DomainPad(-1), "amount must not be negative, got -1"),
+    (lambda: ChannelMLP(3, 0, hidden=3), "outputs must be at least 1, got 0"),
+    (lambda: SoftGate(3)(torch.zeros(2, 1, 5)), r"v must have 3 channels, got shape \(2, 1, 5\)"),
+    (lambda: norm("instance", 2)(torch.zeros(2, 2, 1)), r"v must have two points or more, got shape \(2, 2, 1\)"),
+    (lambda: norm("group", 0), "channels must be at least 1, got 0"),
+    (lambda: GridEmbedding([(0, math.inf)]), "bounds must be rising pairs"),
+    (lambda: coordinates((4, 4), [(0, 1)]), r"bounds must have a pair for each of 2 axes, got \(\(0, 1\),\)"),
+    *[(lambda bad=bad: DomainPad(bad), "amount must not be negative") for bad in (-1, math.nan, math.inf, True, ())],
+    *[
+        (lambda cells=cells: DomainPad.crop(torch.zeros(1, 1, 8), cells), r"leave a point of each axis of \(8,\), got")
+        for cells in ([(5, 3)], [(-1, 0)], [(1, 1), (1, 1)])
+    ],
     (lambda: DomainPad(1, sides="left"), "sides must be 'end' or 'both', got 'left'"),
     (lambda: DomainPad(1, mode="mirror"), "mode must be 'zeros', 'replicate', 'reflect' or 'circular', got 'mirror'"),
     (

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pdebook.nn.complex_product import product
 from pdebook.nn.decompositions import alternating_least_squares, cp_rank, hosvd, tt_rank, tt_svd, tucker_rank
-from pdebook.nn.factorized import CP, WEIGHTS, Dense, Factorized, TensorTrain, Tucker, product
+from pdebook.nn.factorized import CP, WEIGHTS, Dense, Factorized, TensorTrain, Tucker
 
 IN_FACTORS = ("tucker", "cp", "tt")
 
@@ -202,6 +203,12 @@ def test_all_parameters_are_named_as_pairs_and_real(kind: str) -> None:
     assert all(p.shape[-1] == 2 and not p.is_complex() for p in weight.parameters())
 
 
+def test_a_tensor_of_zeros_has_terms_of_zeros() -> None:
+    weights, factors = alternating_least_squares(torch.zeros(4, 5, 3, dtype=torch.complex64), 2)
+    assert weights.abs().max() == 0
+    assert all(bool(torch.isfinite(torch.view_as_real(u)).all()) for u in factors)
+
+
 BAD = [
     (lambda: Tucker((4, 5, 3), 0), r"rank must be at least 1 and at most the full rank \(4, 5, 3\), got 0"),
     (lambda: Tucker((4, 5, 3), (4, 6, 3)), r"at most the full rank \(4, 5, 3\), got \(4, 6, 3\)"),
@@ -211,6 +218,27 @@ BAD = [
     (lambda: CP((4, 5, 3), 13), r"full rank \(12,\), got 13"),
     (lambda: TensorTrain((4, 5, 3), (5, 3)), r"full rank \(4, 3\), got \(5, 3\)"),
     (lambda: TensorTrain((4, 5, 3), (0, 3)), "rank must be at least 1"),
+    *[
+        (lambda bad=bad: Tucker((4, 5, 3), bad), "rank must be at least 1 and at most the full rank")
+        for bad in (True, (0, 5, 3))
+    ],
+    (lambda: Tucker((4, 5.0, 3)), r"shape must have two positive axes or more, got \(4, 5.0, 3\)"),
+    *[
+        (
+            lambda kind=kind, shape=shape: filled(kind, (4, 5, 3)).apply_to(coefficients(*shape)),
+            r"x must have shape \(3, batch, 4\), got \(" + ", ".join(map(str, shape)),
+        )
+        for kind in WEIGHTS
+        for shape in ((1, 2, 4), (4, 2, 4), (3, 2, 1))
+    ],
+    (
+        lambda: filled("cp", (2, 4, 5, 3), shared=True).apply_to(coefficients(3, 1, 4), 2),
+        "index must be from 0 to 1, got 2",
+    ),
+    (lambda: hosvd(coefficients(4, 5, 3), (4, 5)), r"rank must be .* got \(4, 5\)"),
+    (lambda: tt_svd(coefficients(4, 5, 3), (4,)), r"ranks must be 2 positive integers, got \(4,\)"),
+    (lambda: tt_svd(coefficients(4, 5, 3), (4, 0)), "ranks must be 2 positive integers"),
+    (lambda: alternating_least_squares(coefficients(4, 5, 3), 0), "rank and sweeps must be at least 1, got 0 and 100"),
     (lambda: Tucker((4, 0, 3)), r"positive axes or more, got \(4, 0, 3\)"),
     (lambda: Tucker((4, 3)), r"shape must be \(\[layers\], inputs, outputs, \*modes\), got \(4, 3\)"),
     (lambda: Tucker((4, 4, 3), shared=True), "shape must be"),

@@ -188,6 +188,17 @@ def test_the_default_has_the_parameters_of_neuraloperators():
 
 BAD = [
     (lambda: FNO(1, 1, (4,), width=4, layers=0), "layers must be at least 1, got 0"),
+    *[
+        (lambda bad=bad: FNO(**{"inputs": 1, "outputs": 1, "modes": (4,), "width": 4} | bad), words)
+        for bad, words in (
+            ({"inputs": 0}, "inputs must be at least 1, got 0"),
+            ({"outputs": 0}, "outputs must be at least 1, got 0"),
+            ({"width": 0}, "width must be at least 1, got 0"),
+            ({"lifting": -1}, "lifting must be at least 0, got -1"),
+            ({"projection": -2}, "projection must be at least 0, got -2"),
+            ({"mlp": 0.1}, "mlp must give a hidden channel or more of 4, got 0.1"),
+        )
+    ],
     (lambda: FNO(1, 1, (4, 0), width=4), "modes must hold a positive integer"),
     (lambda: FNO(1, 1, (4,), width=4, joint=True), "shared must be False for a dense tensor"),
     (lambda: FNO(1, 1, (4,), width=4, joint=True, weight="svd"), "weight must be one of .* got 'svd'"),

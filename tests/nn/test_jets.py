@@ -136,6 +136,16 @@ def test_trace_of_the_hessian_is_the_mean_over_all_signs():
     torch.testing.assert_close(second, jets.laplacian(net, x))
 
 
+@pytest.mark.parametrize("power", [0, 1, 2, 9, 12])
+def test_whole_powers_have_their_derivatives_at_zero_too(power):
+    x = torch.tensor([[0.0], [-1.5]], dtype=FLOAT)
+    value, *rest = jets.partials(lambda y: y**power, x, 3)
+    for k, derivative in enumerate([value, *rest]):
+        factor = math.perm(power, k)
+        expected = factor * x ** max(power - k, 0)
+        torch.testing.assert_close(derivative.reshape(2, 1), expected, rtol=1e-12, atol=0)
+
+
 def test_gradients_reach_the_parameters():
     net = MLP(2, 1, width=4).double()
     x = points(3, 2)
@@ -201,6 +211,23 @@ def test_a_derivative_that_vanishes_is_zero_and_has_its_shape():
             ValueError,
             "joined with jets",
         ),
+        (lambda x: jets.partials(torch.tanh, x, 1, [3]), ValueError, r"axes must be from 0 to 2, got \(3,\)"),
+        (lambda x: jets.mixed(torch.tanh, x, 0, -4), ValueError, r"axes must be from 0 to 2, got \(0, -4\)"),
+        (lambda x: jets.directional(lambda y: y**math.nan, x, torch.eye(3), 1), ValueError, "exponent .* got nan"),
+        (
+            lambda x: jets.directional(lambda y: y + jets.variable(x, torch.eye(3), 2), x, torch.eye(3), 1),
+            ValueError,
+            "jets must be of one order, got 1 and 2",
+        ),
+        (
+            lambda x: jets.directional(lambda y: y / jets.variable(x, torch.eye(3), 2), x, torch.eye(3), 1),
+            ValueError,
+            "jets must be of one order",
+        ),
+        *[
+            (lambda x, k=k: jets.variable(x, torch.eye(3), 2).derivative(k), ValueError, f"order 2, got {k}")
+            for k in (-1, 3)
+        ],
         (lambda x: jets.Jet([]), ValueError, "must begin with a tensor"),
     ],
 )

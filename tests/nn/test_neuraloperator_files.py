@@ -102,6 +102,7 @@ BAD = [
         "'fno_blocks.convs.0.weight.tensors' is no tensor that an FNO",
     ),
     ({"encoder.weight": torch.zeros(3)}, "'encoder.weight' is no tensor that an FNO of neuraloperator holds"),
+    ({7: torch.zeros(3)}, "7 is Tensor, expected a tensor with a name"),
     ({"lifting.fcs.0.weight": 3.0}, "'lifting.fcs.0.weight' is float, expected a tensor"),
     ({"fno_blocks.norm.1.weight": torch.zeros(4)}, "it has an unknown tensor 'blocks.0.norms.1.weight'"),
     ({"lifting.fcs.1.bias": torch.zeros(5)}, r"tensor 'lift.2.bias' has shape \(5,\), expected \(4,\)"),
@@ -112,7 +113,7 @@ BAD = [
 @pytest.mark.parametrize(("extra", "words"), BAD)
 def test_bad_states(extra: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        take_neuraloperator(net(), theirs(**extra))
+        take_neuraloperator(net(), theirs() | extra)
 
 
 def test_networks_that_it_does_not_have() -> None:

@@ -175,10 +175,18 @@ BAD = [
     (lambda: ConvBlock(2, 3, 2, norm="layer"), "norm must be 'batch', 'group', 'groups' or None, got 'layer'"),
     (lambda: ConvBlock(2, 3, 2, kernel=2), "kernel odd, got 2 and 2"),
     (lambda: ConvBlock(2, 3, 2, repeats=0), "repeats must be at least 1"),
+    (lambda: conv_unet(0, 1, 2), "inputs must be at least 1, got 0"),
+    (lambda: conv_unet(1, 0, 2), "levels, features and outputs must be at least 1, got 5, 32 and 0"),
+    (lambda: ConvBlock(2, 0, 2), "inputs and outputs must be at least 1, got 2 and 0"),
+    (
+        lambda: conv_unet(1, 1, 2, features=2, levels=2)(torch.zeros(1, 2, 8, 8)),
+        r"v must have 1 channels on a grid, got shape \(1, 2, 8, 8\)",
+    ),
+    (lambda: Upsample(2)(torch.zeros(2, 2, 4)), r"v must have a grid of 2 axes, got shape \(2, 2, 4\)"),
     (lambda: Upsample(2, "spline"), r"kind must be one of \['cubic', 'linear', 'nearest'\], got 'spline'"),
     (lambda: Upsample(2, mode="zeros"), "mode must be 'circular' or 'replicate', got 'zeros'"),
     (lambda: Upsample(0), "dims must be 1, 2 or 3, got 0"),
-    (lambda: conv_unet(1, 1, 2, levels=0), "levels and features must be at least 1, got 0 and 32"),
+    (lambda: conv_unet(1, 1, 2, levels=0), "levels, features and outputs must be at least 1, got 0, 32 and 1"),
     (lambda: conv_unet(1, 1, 2, pool="min"), "pool must be 'max' or 'average', got 'min'"),
 ]
 

@@ -184,7 +184,21 @@ def test_ranks_that_share_the_patches_train_as_one_process(world):
     [
         (lambda x: patches(x[..., :20], 1, 0), r"size must be divisible by 8 .* got \(32, 20\)"),
         (lambda x: patches(x, 2, 40), r"padding must leave patches smaller than the grid \(32, 32\), got 40"),
-        (lambda x: patches(x, -1, 0), "levels and padding must not be negative, got -1 and 0"),
+        (lambda x: patches(x, -1, 0), "levels and padding must be integers that are not negative, got -1 and 0"),
+        (lambda x: patches(x[:, :, 0, 0], 1, 0), r"size must hold a positive number for each axis, got \(\)"),
+        (lambda x: compression((0,), 1, 0), r"size must hold a positive number for each axis, got \(0,\)"),
+        (lambda x: stitch(x[:, :, 0, 0], 1, 0), r"y must have axes of a grid .* got \(4, 1\) and 1"),
+        (lambda x: stitch(x, -1, 0), "levels not be negative, got .* and -1"),
+        (lambda x: stitch(x[:0], 1, 0), r"y must hold a multiple of 2\^2 patches, got 0"),
+        (lambda x: MultiGrid(nn.Identity(), 1, 0, boundary="wall"), "boundary must be one of .* got 'wall'"),
+        (
+            lambda x: MultiGrid(nn.AvgPool2d(2), 1, 2)(x),
+            r"model must return \(16, outputs, 20, 20\), got \(16, 2, 10, 10\)",
+        ),
+        (
+            lambda x: MultiGrid(nn.Flatten(), 1, 0, chunk=3)(x),
+            r"model must return \(16, outputs, 16, 16\), got \(16, 512\)",
+        ),
         (lambda x: patches(x, 1, 0, boundary="wall"), "boundary must be one of periodic, reflect, zeros, got 'wall'"),
         (
             lambda x: patches(x, 1, 0, boundary="zeros", coarsening="spectral"),
@@ -197,7 +211,7 @@ def test_ranks_that_share_the_patches_train_as_one_process(world):
         (lambda x: window_starts(32, 1, 0, 2), "level must be from 0 to 1, got 2"),
         (lambda x: stitch(x[:1], 1, 0), r"y must hold a multiple of 2\^2 patches, got 1"),
         (lambda x: stitch(x, 0, 16), r"padding must leave a point of the windows \(32, 32\), got 16"),
-        (lambda x: MultiGrid(nn.Identity(), 1, 0, chunk=-1), "must not be negative, got 1, 0 and -1"),
+        (lambda x: MultiGrid(nn.Identity(), 1, 0, chunk=-1), "must be integers that are not negative, got 1, 0 and -1"),
         (lambda x: MultiGrid(nn.Identity(), 1, 0, distributed=True)(x), "init_process_group first"),
     ],
 )

@@ -90,6 +90,11 @@ def test_the_module_stays_as_it_is():
     assert module[0].num_batches_tracked == 0
 
 
+def test_a_batch_norm_is_counted_as_in_evaluation():
+    """In training it would refuse a single sample."""
+    assert flop_count(nn.BatchNorm1d(3), torch.randn(1, 3)) == 0
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="complex_as must be 1 or 2, got 3"):
         parameter_count(nn.Linear(1, 1), complex_as=3)

@@ -71,6 +71,15 @@ class Scale(nn.Module):
         return self.factor * window
 
 
+def test_gradient_calls_count_calls_and_not_times():
+    """Six times in three calls of two: the last call's gradient alone."""
+    model, start = Scale(), torch.ones(1, 2, 1, 1).double()
+    found = rollout(model, start, 6, bundle=2, gradient_calls=1)
+    assert found.shape[1] == 6
+    found[:, -1].sum().backward()
+    assert model.factor.grad.item() == pytest.approx(1.1**2)
+
+
 @pytest.mark.parametrize("chunk", [0, 1, 2])
 def test_gradient_flows_through_the_last_calls_alone(chunk):
     model, start = Scale(), torch.ones(1, 1, 1, 1).double()

@@ -229,7 +229,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = gradient.contiguous()
+        # A copy: the sum is formed in place, and the gradient may be somebody else's too.
+        total = gradient.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total)
         return total.split(ctx.sizes)[torch.distributed.get_rank()], None
 

@@ -53,6 +53,12 @@ def test_a_constant_field_needs_eps():
     assert made("channel", 1e-3).update(u).encode(u + 1).max() == pytest.approx(1e3)
 
 
+def test_decode_inverts_with_eps_too():
+    u = fields().double()
+    normalizer = made("channel", 0.5).double().update(u)
+    torch.testing.assert_close(normalizer.decode(normalizer.encode(u)), u)
+
+
 def test_without_an_update_it_does_nothing():
     u = fields()
     torch.testing.assert_close(made("global").encode(u), u)

@@ -31,6 +31,15 @@ def test_latin_points_have_one_in_each_stratum_of_each_axis():
     assert not torch.equal(strata[:, 0], strata[:, 1])
 
 
+def test_streams_have_their_own_strata_directions_and_radii():
+    strata = [(box((0.0,), (1.0,), 50, law="latin", stream=k) * 50).floor().long().flatten() for k in (0, 1)]
+    assert not torch.equal(*strata)
+    for change in ({"stream": 1}, {"seed": 1}):
+        a, b = ball(3, 50), ball(3, 50, **change)
+        assert (a.norm(dim=1) - b.norm(dim=1)).abs().max() > 0.1
+        assert (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)).abs().max() > 0.1
+
+
 def test_sobol_integrates_better_than_independent_points():
     def error(law: str) -> float:
         runs = [box((0, 0), (1, 1), 1024, law=law, seed=s, dtype=torch.float64) for s in range(8)]

@@ -31,6 +31,7 @@ def smooth(channels: int, size: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [None, "group"])
 def test_block_with_activation_after(kind, last):
     block, v = made(FNOBlock, 4, (4, 4), norm_kind=kind, last=last, activation=nn.Tanh), fields(4, (8, 8))
+    block.mlp_skip.weight.data.uniform_(-2.0, 2.0)
     y = block.norms[0](block.spectral(v)) + block.skip(v)
     y = y if last else y.tanh()
     y = block.norms[1](block.mlp(y) + block.mlp_skip(v))
@@ -40,6 +41,7 @@ def test_block_with_activation_after(kind, last):
 @pytest.mark.parametrize("last", [False, True])
 def test_block_with_activation_before(last):
     block = made(FNOBlock, 4, (4, 4), norm_kind="group", last=last, activation=nn.Tanh, preactivation=True)
+    block.mlp_skip.weight.data.uniform_(-2.0, 2.0)
     v = fields(4, (8, 8))
     u = block.norms[0](v.tanh())
     y = block.spectral(u) + block.skip(u)
@@ -131,6 +133,7 @@ def test_padding_makes_the_ends_no_neighbours():
 @pytest.mark.parametrize("weight", ["tucker", "cp", "tt"])
 def test_one_tensor_for_all_layers(weight):
     net = made(FNO, 1, 1, (4, 4), width=6, layers=3, weight=weight, rank=0.4, joint=True)
+    assert [block.last for block in net.blocks] == [False, False, True]
     tensors = {id(block.spectral.weight) for block in net.blocks}
     assert len(tensors) == 1
     assert net.blocks[0].spectral.weight.shape == (3, 6, 6, 4, 3)
@@ -144,6 +147,17 @@ def test_one_tensor_for_all_layers(weight):
     other = FNO(1, 1, (4, 4), width=6, layers=3, weight=weight, rank=0.4, joint=True).double()
     other.load_state_dict(net.state_dict())
     torch.testing.assert_close(other(v), net(v))
+
+
+@pytest.mark.parametrize("weight", ["tucker", "cp", "tt"])
+def test_a_shared_tensor_starts_in_the_scale_of_separate_ones(weight):
+    torch.manual_seed(0)
+    nets = [FNO(1, 1, (8, 8), width=16, layers=4, weight=weight, rank=0.5, joint=joint) for joint in (False, True)]
+    scales = [
+        torch.stack([b.spectral.to_dense() for b in net.blocks]).detach().abs().square().mean().sqrt() for net in nets
+    ]
+    assert float(scales[1]) == pytest.approx(float(scales[0]), rel=0.3)
+    assert float(scales[1]) == pytest.approx(16**-0.5, rel=0.3)
 
 
 def test_separable_shared_tensor():

@@ -67,6 +67,38 @@ def test_a_file_of_tensors(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["dense", "tucker", "tt"])
+def test_wavenumbers_come_from_their_order_to_ours(kind: str) -> None:
+    """Theirs rise along each axis but the last; rows 0 ... 3 of ours are the wavenumbers 0, 1, -2, -1."""
+    network = FNO(1, 1, (4, 5), width=3, layers=1, weight=kind, rank=0.8)
+    ours = network.blocks[0].spectral.weight
+    state = {name: torch.randn_like(value) for name, value in network.state_dict().items()}
+    network.load_state_dict(state)
+    renamed: dict[str, object] = {}
+    for name, value in state.items():
+        root, *rest = name.split(".")
+        if root in ("lift", "project"):
+            renamed[f"{root}{'ing' if root == 'lift' else 'ion'}.fcs.{int(rest[0]) // 2}.{rest[1]}"] = value
+        elif "mlp." in name:
+            renamed[f"fno_blocks.channel_mlp.0.fcs.{int(rest[2]) // 2}.{rest[3]}"] = value
+        elif "skip" in name:
+            renamed[f"fno_blocks.{'channel_mlp_skips' if 'mlp' in name else 'fno_skips'}.0.weight"] = value
+        elif name.endswith("bias"):
+            renamed["fno_blocks.convs.0.bias"] = value
+        else:
+            c = torch.view_as_complex(value)
+            k = int(rest[-1]) if rest[-1].isdigit() else -1
+            if k == 2:
+                c = c.roll(2, 0 if kind == "tucker" else 1)
+            if kind == "dense":
+                c = ours.to_dense().detach().roll(2, 2)
+            end = "tensor" if kind == "dense" else "core" if k < 0 else f"factors.factor_{k}"
+            renamed[f"fno_blocks.convs.0.weight.{end}"] = c
+    twin = FNO(1, 1, (4, 5), width=3, layers=1, weight=kind, rank=0.8)
+    take_neuraloperator(twin, renamed)
+    torch.testing.assert_close(twin.blocks[0].spectral.to_dense(), network.blocks[0].spectral.to_dense())
+
+
 @pytest.mark.parametrize("name", ALLOWED)
 def test_names_on_the_list_are_read_as_names(tmp_path: Path, name: str) -> None:
     with_global(tmp_path / "fno.pt", *name.rsplit(".", 1))

@@ -229,6 +229,8 @@ BAD = [
     (lambda: layer(2, 3, (4, 4))(fields(2, (8,))), "x must have 2 channels and 2 axes"),
     (lambda: layer(2, 3, (4, 4))(fields(2, (8, 3))), r"modes must be at most the grid's size.*\(4, 4\) on \(8, 3\)"),
     (lambda: layer(2, 3, (4, 4))(fields(2, (8, 8)), (2, 8)), r"modes must be at most.*\(4, 4\) on \(2, 8\)"),
+    (lambda: layer(2, 3, (4, 4), precision=torch.bfloat16)(fields(2, (8, 3))), r"modes must be at most.* on \(8, 3\)"),
+    (lambda: layer(2, 3, (4, 4), precision=torch.bfloat16)(fields(2, (8, 8)), (2, 8)), r"modes must be .* on \(2, 8\)"),
     (lambda: layer(2, 3, (4, 4)).set_modes((6, 4)), r"modes must be at most \(4, 4\), got \(6, 4\)"),
     (lambda: layer(2, 3, (4, 4), backend="nufft")(fields(2, (8, 8))), "backend must be 'auto', 'fft', 'crop' or 'dft'"),
 ]

@@ -210,6 +210,7 @@ def test_ranks_that_share_the_patches_train_as_one_process(world):
         ),
         (lambda x: window_starts(32, 1, 0, 2), "level must be from 0 to 1, got 2"),
         (lambda x: stitch(x[:1], 1, 0), r"y must hold a multiple of 2\^2 patches, got 1"),
+        (lambda x: stitch(x[:2], 1, 0), r"y must hold a multiple of 2\^2 patches, got 2"),
         (lambda x: stitch(x, 0, 16), r"padding must leave a point of the windows \(32, 32\), got 16"),
         (lambda x: MultiGrid(nn.Identity(), 1, 0, chunk=-1), "must be integers that are not negative, got 1, 0 and -1"),
         (lambda x: MultiGrid(nn.Identity(), 1, 0, distributed=True)(x), "init_process_group first"),

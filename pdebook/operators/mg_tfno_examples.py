@@ -141,7 +141,13 @@ def burgers(
 
 def subsampled(pairs: Examples, factor: int) -> Examples:
     """Every so many points of each axis of the grid."""
-    return Examples(*(u[(..., *[slice(None, None, factor)] * (u.ndim - 2))] for u in pairs))
+
+    def every(u: Tensor) -> Tensor:
+        for axis in range(2, u.ndim):
+            u = u[(slice(None),) * axis + (slice(None, None, factor),)]
+        return u
+
+    return Examples(*map(every, pairs))
 
 
 def sizes(pairs: Examples) -> Float[Tensor, " 2"]:

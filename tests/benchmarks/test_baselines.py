@@ -114,10 +114,12 @@ def test_a_warm_start_is_the_one_step_run():
         train(
             unet(1, 1, 1, features=4, levels=2), task, plan, steps=6, batch=4, schedule=lambda step, steps: 1.0
         ).losses
-        for plan in (Plan(free=2, warm=0.5), Plan(free=2, warm=1.0))
+        for plan in (Plan(free=2, warm=0.5), Plan(free=2, warm=1.0), Plan(free=2))
     ]
     assert torch.equal(runs[0][:3], runs[1][:3])
     assert not torch.equal(runs[0][3:], runs[1][3:])
+    # Without a warm-up the first loss is that of the third step already.
+    assert float(runs[0][0]) != float(runs[2][0])
 
 
 @pytest.mark.slow

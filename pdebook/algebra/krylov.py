@@ -66,6 +66,8 @@ def gmres(
         image = function(v.reshape(b.shape))
         if image.shape != b.shape:
             raise ValueError(f"{name} must keep the shape {tuple(b.shape)}, got {tuple(image.shape)}")
+        if image.dtype != b.dtype:
+            raise ValueError(f"{name} must keep the dtype {b.dtype}, got {image.dtype}")
         return image.reshape(batch, size)
 
     def precondition(v: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ def levenberg_marquardt(
     Source: Levenberg 1944; Marquardt 1963.
     """
     check_start("x0", x0)
+    if x0.ndim != 2 or not x0.shape[1]:
+        raise ValueError(f"x0 must have shape (batch, p) with an unknown at least, got {tuple(x0.shape)}")
     relative = check_tolerances(rtol, atol, max_iterations, x0.dtype)
     if not (damping > 0 and decay >= 0):
         raise ValueError(f"damping must be positive and decay not negative, got {damping} and {decay}")

@@ -41,7 +41,7 @@ def wants_gradient(bound: Bound, y: Tensor, t: Tensor) -> bool:
         return True
     values = [bound.field(t, y)]
     if isinstance(bound.term, SDE):
-        values.append(bound.diffusion(t, y))
+        values += [bound.diffusion(t, y), bound.term.brownian.increment(t, t).w]
     return any(value.requires_grad for value in values)
 
 
@@ -79,7 +79,8 @@ def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> Non
     with torch.enable_grad():
         outputs = [bound.field(t, y.detach())]
         if isinstance(bound.term, SDE):
-            outputs.append(bound.diffusion(t, y.detach()))
+            # Nor may the path hide one: nothing is sent back to its values.
+            outputs += [bound.diffusion(t, y.detach()), bound.term.brownian.increment(t, t).w]
     names = {id(p) for p in known}
     stack, seen = [out.grad_fn for out in outputs if out.grad_fn is not None], set()
     ends = {id(p.grad_fn) for p in known if p.grad_fn is not None}
@@ -92,7 +93,7 @@ def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> Non
         if variable is not None and id(variable) not in names:
             raise ValueError(
                 f"the field hides a tensor of shape {tuple(variable.shape)} that needs a gradient: "
-                "make the field a torch.nn.Module that owns it, or pass it in args"
+                "make the field a torch.nn.Module that owns it, or pass it in args; for values of a path use adjoint Direct"
             )
         stack += [following for following, _ in node.next_functions if following is not None]
 
@@ -193,7 +194,7 @@ class _Checkpointed(torch.autograd.Function):
         targets = leaves(known, ctx.bound)
         bound, plan, solver = substituted(ctx.bound, known, targets), ctx.plan, ctx.solver
         totals = [torch.zeros_like(p) for p in known]
-        state = (y, *solver.start(bound, plan.times[0], y))
+        state = (y, *solver.start(bound, plan.span(0)[0], y))
 
         def collect(outputs: list[Tensor], grads: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
@@ -244,7 +245,7 @@ class _Checkpointed(torch.autograd.Function):
         # The first stages are a function of the start.
         with torch.enable_grad():
             start = y.detach().requires_grad_()
-            carry = solver.start(bound, plan.times[0], start)
+            carry = solver.start(bound, plan.span(0)[0], start)
             (extra,) = collect(list(carry), grads[1:], [start])
         return None, None, None, None, None, grads[0] + extra, *totals
 

@@ -32,8 +32,10 @@ class Constant:
             raise ValueError("give either step or steps")
         if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
             raise ValueError(f"step must be positive and finite, got {self.step}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.steps is not None and not (
+            self.steps >= 1 and math.isfinite(self.steps) and self.steps == int(self.steps)
+        ):
+            raise ValueError(f"steps must be at least 1, and whole, got {self.steps}")
 
     def grid(self, t0: Tensor, t1: Tensor) -> Tensor:
         """Times (steps + 1, batch) from t0 to t1, both of shape (batch,) on the CPU."""
@@ -66,6 +68,8 @@ class Grid:
             ValueError: times that are not strictly monotone, or do not lead from t0 to t1.
         """
         times = torch.as_tensor(self.times, dtype=torch.float64).detach().cpu()
+        if times.ndim not in (1, 2) or (times.ndim == 2 and len(times) not in (1, len(t0))):
+            raise ValueError(f"times must have shape (n + 1,) or ({len(t0)}, n + 1), got {tuple(times.shape)}")
         times = (times[:, None] if times.ndim == 1 else times.T).expand(-1, len(t0)).clone()
         change = times.diff(dim=0)
         if len(times) < 2 or not bool(((change > 0).all(0) | (change < 0).all(0)).all()):

@@ -27,10 +27,12 @@ class Dense:
         """States at times: a number gives (batch, ...), shape (n,) or (batch, n) gives (batch, n, ...).
 
         Raises:
-            ValueError: a time outside the span.
+            ValueError: a time outside the span, or times of another shape.
         """
         times = torch.as_tensor(t, dtype=torch.float64, device=self.times.device)
         single, batch = times.ndim == 0, self.times.shape[1]
+        if times.ndim > 2 or (times.ndim == 2 and len(times) not in (1, batch)):
+            raise ValueError(f"t must have shape (), (n,) or ({batch}, n), got {tuple(times.shape)}")
         ts = (times.reshape(1, -1) if times.ndim < 2 else times).expand(batch, -1)
         low, high = torch.minimum(self.times[0], self.times[-1]), torch.maximum(self.times[0], self.times[-1])
         if not bool(((ts >= low[:, None]) & (ts <= high[:, None])).all()):

@@ -39,9 +39,10 @@ class Event:
     def value(self, t: Tensor, y: Tensor, layout: Layout, args: tuple[Any, ...]) -> Tensor:
         """g at flat states, (batch,)."""
         g = self.function(t.to(layout.real_dtype), layout.unflatten(y), *args)
-        if g.shape != t.shape:
+        if not isinstance(g, Tensor) or g.shape != t.shape or not g.is_floating_point():
+            what = f"{g.dtype} of shape {tuple(g.shape)}" if isinstance(g, Tensor) else type(g).__name__
             raise ValueError(
-                f"event must return one number for each sample, shape {tuple(t.shape)}, got {tuple(g.shape)}"
+                f"event must return one number for each sample, floats of shape {tuple(t.shape)}, got {what}"
             )
         return g
 
@@ -52,8 +53,14 @@ class Event:
             before, after = self.value(t0, y0, layout, args), self.value(t1, step.y, layout, args)
             rising, falling = (before < 0) & (after >= 0), (before > 0) & (after <= 0)
             hit = {1: rising, -1: falling, 0: rising | falling}[self.direction]
-            if not bool(hit.any()):
+            wrong = before.isnan()
+            if not bool((hit | wrong).any()):
                 return t1, hit
+            if bool(wrong.any()):
+                sample = int(wrong.nonzero()[0])
+                raise ValueError(
+                    f"event must return numbers, got NaN for sample {sample} at t = {float(t0[sample]):.6g}"
+                )
             rows = torch.arange(len(t0), device=t0.device)
             low, high = t0, t1
             for _ in range(_HALVINGS):
@@ -78,5 +85,11 @@ class Event:
             by_t, by_y = torch.autograd.grad(value.sum(), (t_in, y_in), allow_unused=True)
         rate = (0.0 if by_t is None else by_t) + (0.0 if by_y is None else (by_y * f.detach()).sum(1).double())
         rate = torch.where(hit, torch.as_tensor(rate, dtype=torch.float64, device=y.device), 1.0)
+        flat = rate == 0
+        if g.requires_grad and bool(flat.any()):
+            raise ValueError(
+                f"event must cross zero with a slope, or its time has no gradient: sample {int(flat.nonzero()[0])}"
+            )
+        rate = torch.where(flat, torch.inf, rate)
         change = torch.where(hit, -g.double() / rate, torch.zeros_like(found.t))
         return y + f.detach() * change.to(y.dtype)[:, None], found.t + change

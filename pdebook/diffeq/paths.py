@@ -176,6 +176,11 @@ class PiecewisePath:
         self._pieces = count[:, None] - 2
         self._rows = torch.arange(self.batch, device=times.device)[:, None]
 
+    @property
+    def corners(self) -> Float64[Tensor, "series knot"] | None:
+        """Times at which the derivative jumps; None for a path that has none. Fixed steps of a ``terms.CDE`` take their own side's."""
+        return self.times if self.coefficients.shape[2] == 2 else None
+
     def __call__(self, t: float | Tensor) -> Tensor:
         """The path at t: (batch, channel), or (batch, k, channel) for k times of each sample.
 
@@ -220,6 +225,8 @@ class PiecewisePath:
 
     def _find(self, t: float | Tensor, side: str) -> tuple[Tensor, Tensor, bool]:
         """Offset in the interval (batch or 1, k, 1), its coefficients (batch, k, power, channel), and whether k is no axis."""
+        if side not in ("left", "right"):
+            raise ValueError(f"side must be 'left' or 'right', got {side!r}")
         clock, squeeze = self._clock(t)
         knots = self.times[0] if len(self.times) == 1 else self.times
         index = torch.searchsorted(knots.contiguous(), clock.detach().contiguous(), side=side) - 1

@@ -4,7 +4,7 @@ A plan has no data-dependent branch left: walking it can be recorded by autograd
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,6 +89,7 @@ class Plan:
         targets: for each step the saved times themselves.
         restarts: steps before which the field jumps.
         saved: number of times that are saved; 0 for the end alone.
+        inner: starts and ends of the steps as the method is to see them, each (steps, batch), where they are not ``times``.
     """
 
     times: Tensor
@@ -97,11 +98,39 @@ class Plan:
     targets: list[Tensor]
     restarts: frozenset[int] = frozenset()
     saved: int = 0
+    inner: tuple[Tensor, Tensor] | None = None
 
     @property
     def steps(self) -> int:
         """Number of steps."""
         return len(self.times) - 1
+
+    def span(self, i: int) -> tuple[Tensor, Tensor]:
+        """Start and end of step i as the method is to see them, (batch,) each."""
+        return (self.times[i], self.times[i + 1]) if self.inner is None else (self.inner[0][i], self.inner[1][i])
+
+    def inside(self, corners: Tensor) -> "Plan":
+        """The plan whose steps see their own side of a jump of the field: at a corner they begin just behind it and end just before.
+
+        Args:
+            corners: times of the jumps, rising, (1, n) or (batch, n). A step is at one if it is so to rounding.
+        """
+        start, end = self.times[:-1], self.times[1:]
+        known = corners.to(self.times).expand(self.times.shape[1], -1).contiguous()
+        asked = self.times.T.contiguous()
+        above = torch.searchsorted(known, asked).clamp(max=known.shape[1] - 1)
+        upper, lower = known.gather(1, above), known.gather(1, (above - 1).clamp(min=0))
+        nearest = torch.where((upper - asked).abs() <= (asked - lower).abs(), upper, lower).T
+        slack = 1e-12 * torch.maximum(self.times[0].abs(), self.times[-1].abs())
+        at = (nearest - self.times).abs() <= slack
+        moves = start != end
+        inner = (
+            torch.where(at[:-1] & moves, torch.nextafter(nearest[:-1], end), start),
+            torch.where(at[1:] & moves, torch.nextafter(nearest[1:], start), end),
+        )
+        # The first step begins anew anyway.
+        again = (at[1:-1] & moves[1:]).any(1).nonzero().flatten() + 1
+        return replace(self, restarts=self.restarts | frozenset(again.tolist()), inner=inner)
 
 
 def plan_saves(times: Tensor, ts: Tensor | None, restarts: frozenset[int] = frozenset()) -> Plan:
@@ -152,10 +181,11 @@ def walk(
     times = plan.times.unbind()
     for i in range(first, last):
         t0, t1 = times[i], times[i + 1]
+        begin, end = (t0, t1) if plan.inner is None else plan.span(i)
         if carry is None or i in plan.restarts:
-            carry = solver.start(bound, t0, y)
+            carry = solver.start(bound, begin, y)
         before = bound.evaluations
-        step = solver.step(bound, t0, t1, y, carry)
+        step = solver.step(bound, begin, end, y, carry)
         if len(plan.rows[i]):
             values = solver.interpolate(step, y, t0, t1, plan.rows[i], plan.targets[i])
             saved.append((plan.rows[i], plan.columns[i], values))

@@ -90,8 +90,13 @@ class Reversible(Differentiated):
         """
         if not isinstance(solver, ReversibleHeun):
             raise ValueError(f"adjoint Reversible needs solver ReversibleHeun, got {solver.name}")
-        if watch is not None or plan.restarts:
-            raise ValueError("record, dense and jumps need adjoint Direct; Reversible does not keep the steps")
+        if watch is not None:
+            raise ValueError("record and dense need adjoint Direct; Reversible does not keep the steps")
+        if plan.restarts:
+            raise ValueError(
+                "jumps, and steps from the corners of a control, need adjoint Direct or Checkpointed: where Reversible begins anew "
+                "it can't be undone"
+            )
         for i in range(plan.steps):
             if not bool((_at_end(plan, i) | (plan.targets[i] == plan.times[0, plan.rows[i]])).all()):
                 raise ValueError("adjoint Reversible saves at the ends of steps only: let ts be among them")
@@ -153,7 +158,7 @@ class _Reversible(torch.autograd.Function):
         grad_y, grad_hat = grad_final, torch.zeros_like(grad_final)
         grad_after = [torch.zeros_like(value) for value in after]
         for i in range(plan.steps - 1, -1, -1):
-            t0, t1 = plan.times[i], plan.times[i + 1]
+            t0, t1 = plan.span(i)
             if len(plan.rows[i]):
                 end = _at_end(plan, i)
                 rows, columns = plan.rows[i][end], plan.columns[i][end]
@@ -172,5 +177,5 @@ class _Reversible(torch.autograd.Function):
         start = ~_at_end(plan, 0)
         rows, columns = plan.rows[0][start], plan.columns[0][start]
         grad_y = grad_y.index_put((rows,), grad_ys[rows, columns], accumulate=True)
-        grad_hat = grad_hat + pull(plan.times[0], y, grad_after)
+        grad_hat = grad_hat + pull(plan.span(0)[0], y, grad_after)
         return None, None, None, grad_y + grad_hat, *totals

@@ -63,6 +63,8 @@ def single_step(
     method: Solver = solver_by_name(solver) if isinstance(solver, str) else solver
     method.check(term)
     bound, flat = Bound(term, layout, args), layout.flatten(y)
+    if not torch._C._functorch.is_functorch_wrapped_tensor(flat) and not bool(flat.detach().isfinite().all()):
+        raise ValueError("y must be finite")
     start = layout.times(t, "t")
     carry = method.start(bound, start, flat)
     if isinstance(h, str):

@@ -22,7 +22,7 @@ from pdebook.diffeq.implicit import DiagonallyImplicit
 from pdebook.diffeq.methods import solver_by_name
 from pdebook.diffeq.plan import Plan, Recorder, StepInfo, Watch, plan_saves, walk
 from pdebook.diffeq.runge_kutta import Solver, Step
-from pdebook.diffeq.terms import SDE, Bound, Layout, Term
+from pdebook.diffeq.terms import CDE, SDE, Bound, Layout, Term, corners
 
 
 class SolveError(ArithmeticError):
@@ -123,8 +123,10 @@ def solve(
     """
     layout = Layout(y0)
     method: Solver = solver_by_name(solver) if isinstance(solver, str) else solver
-    method.check(term)
     adjoint = Direct() if adjoint is None else adjoint
+    _check_kinds(term, method, controller, adjoint, args)
+    method.check(term)
+    _check_fit(term, method, layout)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     if on_failure not in ("raise", "status"):
@@ -181,6 +183,8 @@ def solve(
         if event is not None:
             raise ValueError("event needs adaptive steps: controller must be PID")
         plan = plan_saves(controller.grid(start.cpu(), end.cpu()).to(layout.device), saves)
+        if (times := corners(term)) is not None:
+            plan = plan.inside(times)
 
     watch = Watch(record, dense) if record or dense else None
     final, ys = (None, None) if found is None else (found.y, found.ys)
@@ -208,6 +212,38 @@ def solve(
     if not wrapped and on_failure == "raise":
         _raise(solution, max_steps, lambda: _first_bad(bound, method, plan, flat))
     return solution
+
+
+def _check_kinds(term: Any, solver: Any, controller: Any, adjoint: Any, args: Any) -> None:
+    """Raise ValueError for an argument of a wrong kind."""
+    for name, value, kind, wanted in (
+        ("term", term, Term, "an equation, such as ODE(function)"),
+        ("controller", controller, PID | Constant | Grid | None, "PID, Constant or Grid"),
+        ("adjoint", adjoint, Adjoint, "a way to form gradients, such as Direct()"),
+        ("args", args, tuple | list, "a tuple"),
+    ):
+        if isinstance(value, type) or not isinstance(value, kind):
+            raise ValueError(
+                f"{name} must be {wanted}, got {value if isinstance(value, type) else type(value).__name__}"
+            )
+    # A method may stand for another one by handing on what it is asked for, which a protocol's test would not see.
+    if isinstance(solver, type) or not all(hasattr(solver, need) for need in ("step", "start", "check", "adaptive")):
+        raise ValueError(f"solver must be a name or a method, got {type(solver).__name__}")
+
+
+def _check_fit(term: Any, solver: Solver, layout: Layout) -> None:
+    """Raise ValueError for a state that does not go with the method, or with what drives the equation."""
+    if isinstance(solver, DiagonallyImplicit) and layout.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"y0 must be float32 or float64 for the implicit method {solver.name}, got {layout.dtype}")
+    if isinstance(term, CDE) and (layout.is_tuple or len(layout.shapes[0]) != 1):
+        raise ValueError(f"y0 must be one tensor (batch, size) for a CDE, got {layout.shapes}")
+    name = {CDE: "path", SDE: "brownian"}.get(type(term), "")
+    driver = getattr(term, name, None) if name else None
+    if name and not hasattr(driver, "derivative" if name == "path" else "increment"):
+        raise ValueError(f"{name} must be a path, see paths and brownian, got {type(driver).__name__}")
+    batch = getattr(driver, "batch", layout.batch)
+    if batch != layout.batch:
+        raise ValueError(f"{name} must hold as many samples as y0, {layout.batch}, got {batch}")
 
 
 def _first_bad(bound: Bound, solver: Solver, plan: Plan | None, y: Tensor) -> tuple[int, float]:
@@ -244,7 +280,8 @@ def _saves(ts: Sequence[float] | Tensor, start: Tensor, end: Tensor, layout: Lay
 def _mask(norm_mask: Any, layout: Layout) -> Tensor:
     """The mask of a state's numbers as one row."""
     parts = norm_mask if isinstance(norm_mask, tuple) else (norm_mask,)
-    if [tuple(part.shape) for part in parts] != layout.shapes or any(part.dtype != torch.bool for part in parts):
+    wrong = not all(isinstance(part, Tensor) and part.dtype == torch.bool for part in parts)
+    if wrong or [tuple(part.shape) for part in parts] != layout.shapes:
         raise ValueError(f"norm_mask must hold truth values of shape {layout.shapes}, one for each number of a sample")
     mask = torch.cat([part.flatten() for part in parts]).to(layout.device)
     if not bool(mask.any()):

@@ -131,7 +131,8 @@ class CDE:
     Args:
         function: f, which returns (batch, size, channels) for a state (batch, size).
         path: control with ``derivative(t)`` of shape (batch, channels) for times (batch,); see ``paths``. Where the derivative
-            jumps, as at the knots of a linear control, ``PID(jumps=knots)`` makes steps end there.
+            jumps, as at the knots of a linear control, ``PID(jumps=knots)`` makes steps end there. Fixed steps that begin or end
+            at one of the times in its attribute ``corners``, (n,), (1, n) or (batch, n), see the derivative of their own side.
     Source: Kidger et al. 2020, Neural controlled differential equations for irregular time series, equation 4.
     """
 
@@ -192,7 +193,15 @@ class SDE:
         return _modules(self.drift, self.diffusion)
 
     def product(self, g: Tensor, w: Tensor) -> Tensor:
-        """g times an increment w of the Brownian motion: (batch, size)."""
+        """g times an increment w of the Brownian motion: (batch, size).
+
+        Raises:
+            ValueError: a matrix g without one column for each number of w.
+        """
+        if g.ndim == 3 and g.shape[2] != w.shape[1]:
+            raise ValueError(
+                f"the diffusion must return {w.shape[1]} columns, as brownian has numbers, got {g.shape[2]}"
+            )
         return g * w if self.noise in ("diagonal", "scalar") else (g @ w.unsqueeze(-1)).squeeze(-1)
 
 
@@ -237,12 +246,26 @@ class Augmented:
 
     def field(self, t: Tensor, y: tuple[Tensor, ...], *args: Any) -> tuple[Tensor, ...]:
         """(f(t, y), r_1(t, y), ...)."""
-        return self.term.field(t, y[0], *args), *(r(t, y[0], *args) for r in self.integrands)
+        # Only a control needs the exact time.
+        rounded = t.to(y[0].dtype.to_real())
+        return self.term.field(t, y[0], *args), *(r(rounded, y[0], *args) for r in self.integrands)
 
     def modules(self) -> Iterator[nn.Module]:
         """Modules of the equation and of the integrands."""
         yield from self.term.modules()
         yield from _modules(*self.integrands)
+
+
+def _control(term: Any) -> Any:
+    """The path that drives a controlled equation, with integrals along its solution or without; None for another term."""
+    inner = term.term if isinstance(term, Augmented) else term
+    return inner.path if isinstance(inner, CDE) else None
+
+
+def corners(term: Any) -> Tensor | None:
+    """Times at which the field of a controlled equation jumps, (1, n) or (batch, n); None if there are none."""
+    times = getattr(_control(term), "corners", None)
+    return times if times is None or times.ndim == 2 else times[None]
 
 
 def shared_time(function: Field) -> Field:
@@ -262,7 +285,7 @@ class Bound:
         self.term, self.layout, self.args = term, layout, args
         self.evaluations = self.diffusions = 0
         # A control's pieces are told apart by the exact time.
-        self._exact_times = isinstance(term, CDE) or layout.real_dtype == torch.float64
+        self._exact_times = _control(term) is not None or layout.real_dtype == torch.float64
         self._checked = False
 
     def field(self, t: Tensor, y: Tensor) -> Tensor:
@@ -288,6 +311,7 @@ class Bound:
         if self.term.noise in ("diagonal", "scalar"):
             layout.check(g, "the diffusion")
             return layout.flatten(g)
-        if g.ndim != 3 or g.shape[:2] != y.shape:
-            raise ValueError(f"the diffusion must return shape {(*tuple(y.shape), 'noise')}, got {tuple(g.shape)}")
+        if not isinstance(g, Tensor) or g.ndim != 3 or g.shape[:2] != y.shape or g.dtype != y.dtype:
+            what = f"{g.dtype} {tuple(g.shape)}" if isinstance(g, Tensor) else type(g).__name__
+            raise ValueError(f"the diffusion must return shape {(*tuple(y.shape), 'noise')} of {y.dtype}, got {what}")
         return g

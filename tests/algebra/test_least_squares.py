@@ -127,3 +127,8 @@ ONE = torch.ones(2, 2)
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_problem_has_an_unknown_at_least() -> None:
+    with pytest.raises(ValueError, match=r"x0 must have shape \(batch, p\) with an unknown at least"):
+        levenberg_marquardt(lambda x: x, torch.ones(2, 0))

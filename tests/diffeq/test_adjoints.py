@@ -9,14 +9,16 @@ from problems import Network
 from torch import Tensor
 
 from pdebook.diffeq.adjoints import Backsolve, Checkpointed, Direct, split
+from pdebook.diffeq.brownian import PrecomputedPath
 from pdebook.diffeq.controllers import PID, Constant
 from pdebook.diffeq.events import Event
 from pdebook.diffeq.methods import SOLVERS
+from pdebook.diffeq.paths import LinearPath
 from pdebook.diffeq.reversible import Reversible, ReversibleHeun
 from pdebook.diffeq.runge_kutta import RungeKutta
 from pdebook.diffeq.solve import solve
 from pdebook.diffeq.tableaus import TABLEAUS
-from pdebook.diffeq.terms import ODE, Bound, Layout
+from pdebook.diffeq.terms import CDE, ODE, SDE, Bound, Layout
 from pdebook.rng import normal
 
 Y0 = normal(4, torch.arange(5), (2,), dtype=torch.float64)
@@ -181,6 +183,66 @@ def test_a_hidden_tensor_is_an_error_not_a_zero(adjoint: Any) -> None:
     assert float(torch.autograd.grad(end.sum(), hidden)[0]) == pytest.approx(math.exp(0.5), rel=1e-7)
 
 
+def test_values_of_a_path_get_their_gradient_or_an_error() -> None:
+    values = normal(3, torch.arange(2), (5, 2), dtype=torch.float64).requires_grad_()
+    path = PrecomputedPath(torch.linspace(0, 1, 5).double(), values)
+    term = SDE(lambda t, y: -y, lambda t, y: 0.3 * y, path, calculus="stratonovich")
+    start = torch.ones(2, 2).double()
+    for controller in (Constant(steps=4), PID(1e-2, 1e-2)):
+        options: dict[str, Any] = {"solver": "reversible-heun", "controller": controller}
+        (found,) = torch.autograd.grad(solve(term, start, 0.0, 1.0, **options).ys.sum(), values)
+        assert float(found.norm()) > 0.01
+        for adjoint in (Reversible(), Checkpointed()):
+            with pytest.raises(
+                ValueError, match=r"hides a tensor of shape \(2, 5, 2\).*for values of a path use adjoint Direct"
+            ):
+                solve(term, start, 0.0, 1.0, adjoint=adjoint, **options)
+
+
+def test_gradients_across_the_corners_of_a_control() -> None:
+    knots = torch.tensor([0.0, 0.3, 0.6, 1.0], dtype=torch.float64)
+    path = LinearPath(knots, normal(3, torch.arange(5), (4, 1), dtype=torch.float64))
+    found = {}
+    for name, adjoint in (
+        ("direct", Direct()),
+        ("checkpoints", Checkpointed(1)),
+        ("back", Backsolve(controller=PID(1e-9, 1e-9))),
+    ):
+        field, y0 = Network(), Y0.clone().requires_grad_()
+        end = solve(
+            CDE(Columns(field), path), y0, 0.1, 1.0, solver="bosh3", controller=Constant(steps=90), adjoint=adjoint
+        ).ys
+        found[name] = torch.cat(
+            [g.flatten() for g in torch.autograd.grad(end.square().sum(), [y0, *field.parameters()])]
+        )
+    torch.testing.assert_close(found["checkpoints"], found["direct"], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(found["back"], found["direct"], rtol=1e-3, atol=1e-4)
+    options: dict[str, Any] = {"solver": "reversible-heun", "controller": Constant(steps=10), "adjoint": Reversible()}
+    with pytest.raises(ValueError, match="steps from the corners of a control"):
+        solve(CDE(Columns(Network()), path), Y0, 0.0, 1.0, **options)
+
+
+class Columns(torch.nn.Module):
+    """A field as the one column of a controlled equation."""
+
+    def __init__(self, field: torch.nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.field(t, y)[..., None]
+
+
+def test_an_event_without_a_slope_has_a_time_but_no_gradient() -> None:
+    rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    line = ODE(lambda t, y, w: w * torch.ones_like(y))
+    touch = Event(lambda t, y, *_: torch.where(y[:, 0] < 0, -1.0 + 0 * y[:, 0], 0 * y[:, 0]))
+    begin = -torch.ones(1, 1).double()
+    assert float(solve(line, begin, 0.0, 3.0, args=(rate.detach(),), event=touch).t) == pytest.approx(1.0, abs=1e-9)
+    with pytest.raises(ValueError, match="event must cross zero with a slope"):
+        solve(line, begin, 0.0, 3.0, args=(rate,), event=touch)
+
+
 def test_rejected_steps_do_not_spoil_a_gradient() -> None:
     # The first trial leaves the domain of the square root: not a number, in a step that is rejected.
     rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
@@ -286,7 +348,7 @@ def test_events_by_direction_and_none() -> None:
         (
             Reversible(),
             {"solver": "reversible-heun", "controller": Constant(steps=3), "record": (lambda info: None,)},
-            "record, dense and jumps need adjoint Direct",
+            "record and dense need adjoint Direct",
         ),
         (Backsolve(), {"record": (lambda info: None,)}, "record and dense need adjoint Direct"),
         (

@@ -1,7 +1,10 @@
 """The engine: orders of all methods, tolerances, trajectories that don't see each other, saving, failures, bad input."""
 
+import itertools
 import math
+import re
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,15 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from pdebook.diffeq.adaptive import STATUS
+from pdebook.diffeq.adjoints import Direct
 from pdebook.diffeq.controllers import PID, Constant, Grid
+from pdebook.diffeq.events import Event
 from pdebook.diffeq.implicit import DiagonallyImplicit
 from pdebook.diffeq.methods import SOLVERS
+from pdebook.diffeq.paths import LinearPath
 from pdebook.diffeq.runge_kutta import RungeKutta
 from pdebook.diffeq.single_step import single_step
-from pdebook.diffeq.solve import SolveError, solve
+from pdebook.diffeq.solve import SolveError, _check_kinds, solve
 from pdebook.diffeq.tableaus import TABLEAUS
 from pdebook.diffeq.terms import CDE, ODE, Augmented, SecondOrder, shared_time
 from pdebook.metrics.order import observed_order
@@ -365,6 +371,47 @@ def test_jumps_are_stepped_on(solver: str, side: str, backwards: bool) -> None:
     assert int(aware.statistics.rejected.sum()) == 0 < int(without.statistics.rejected.sum())
 
 
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0), (0.3, 0.9)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [("euler", 1), ("heun", 2), ("rk4", 4), ("kvaerno3", 3), ("reversible-heun", 2)]
+)
+def test_fixed_steps_between_corners_keep_their_order(solver: str, order: int, span: tuple[float, float]) -> None:
+    # Knots of tenths that the steps' own arithmetic misses by an ulp, and a slope of another size on each interval.
+    knots = torch.tensor([0.0, 0.3, 0.7, 1.0], dtype=torch.float64)
+    path = LinearPath(knots, torch.tensor([0.0, 1.0, 1.5, 2.2]).double()[None, :, None])
+    term, one = CDE(lambda t, y: y[..., None], path), torch.ones(1, 1).double()
+    exact = (path(span[1]) - path(span[0])).exp()
+    per_unit = (80, 160, 320)
+    errors = []
+    for n in per_unit:
+        steps = Constant(steps=round(n * abs(span[1] - span[0])))
+        errors.append(float((solve(term, one, *span, solver=solver, controller=steps).ys - exact).abs()))
+    assert math.log2(errors[1] / errors[2]) > order - 0.2
+    # The same on one interval at a time, where there is no corner to see.
+    ends = [
+        span[0],
+        *sorted((k for k in knots.tolist() if min(span) < k < max(span)), reverse=span[0] > span[1]),
+        span[1],
+    ]
+    y = one
+    for a, b in itertools.pairwise(ends):
+        y = solve(term, y, a, b, solver=solver, controller=Constant(steps=round(80 * abs(b - a)))).ys
+    assert float((y - exact).abs()) == pytest.approx(errors[0], rel=1e-6, abs=1e-12)
+
+
+def test_eulers_steps_from_knot_to_knot_take_the_slope_ahead() -> None:
+    knots = torch.linspace(0, 1, 4, dtype=torch.float64)
+    path = LinearPath(knots, torch.tensor([[0.0, 1.0, -0.5, 0.4], [0.2, 0.1, 0.7, 0.0]]).double()[..., None])
+    integrals = Augmented(CDE(lambda t, y: y[..., None], path), (lambda t, y: y,))
+    start = (torch.ones(2, 1), torch.zeros(2, 1))
+    for dtype, error in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        y0 = tuple(part.to(dtype) for part in start)
+        ys, total = solve(integrals, y0, 0.0, 1.0, solver="euler", controller=Grid(knots), ts=knots).ys
+        by_hand = torch.cat([torch.ones(2, 1, 1).double(), (1.0 + path.coefficients[:, :, 1] / 3.0).cumprod(1)], 1)
+        torch.testing.assert_close(ys, by_hand.to(dtype), rtol=0, atol=error)
+        torch.testing.assert_close(total[:, -1], by_hand[:, :-1].mean(1).to(dtype), rtol=0, atol=error)
+
+
 def test_a_norm_mask_leaves_numbers_out() -> None:
     y0 = torch.ones(2, 2).double()
     wild = ODE(lambda t, y: torch.stack([-y[:, 0], 50.0 * (50.0 * t).sin()], 1))
@@ -460,6 +507,8 @@ def test_linear_equations_at_any_times(
     torch.testing.assert_close(ys, (rate * (ts - start)).exp(), rtol=2e-5, atol=1e-7)
 
 
+CURVE = LinearPath(torch.tensor([0.0, 1.0]).double(), torch.ones(2, 2, 1).double())
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"y0": torch.ones(2, 2, dtype=torch.long)}, "y0 must be floating point"),
     ({"y0": torch.tensor(1.0)}, "y0 must be a tensor with a leading batch axis"),
@@ -485,6 +534,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"controller": Grid([0.0, 0.5])}, "times must lead from t0 to t1"),
     ({"term": ODE(lambda t, y: y[:, :1])}, r"the field must return torch.float64 of shape \[\(2, 2\)\]"),
     ({"term": ODE(lambda t, y: y.float())}, r"the field must return torch.float64"),
+    ({"norm_mask": [True, True]}, "norm_mask must hold truth values"),
+    ({"controller": Grid(torch.zeros(3, 4))}, r"times must have shape \(n \+ 1,\) or \(2, n \+ 1\)"),
+    ({"y0": torch.ones(2, 2).cfloat(), "solver": "kvaerno3"}, "y0 must be float32 or float64 for the implicit method"),
+    (
+        {"y0": torch.ones(3, 2).double(), "term": CDE(TERM.function, CURVE)},
+        "path must hold as many samples as y0, 3, got 2",
+    ),
+    ({"term": CDE(TERM.function, None)}, "path must be a path"),
+    ({"y0": (torch.ones(2, 2),), "term": CDE(TERM.function, CURVE)}, "y0 must be one tensor"),
+    ({"t1": 2.0, "term": CDE(lambda t, y: y[..., None], CURVE)}, r"t must lie in the span \[0.0, 1.0\]"),
+    ({"event": Event(lambda t, y: y[:, 0] > 0.5)}, "event must return one number for each sample, floats"),
+    ({"event": Event(lambda t, y: y[:, 0] * math.nan)}, "event must return numbers, got NaN for sample 0 at t = 0"),
 ]
 
 
@@ -516,6 +577,25 @@ def test_bad_input(change: dict[str, Any], words: str) -> None:
 def test_bad_options(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"term": lambda t, y: -y}, "term must be an equation, such as ODE(function), got function"),
+        ({"solver": None}, "solver must be a name or a method, got NoneType"),
+        ({"controller": "pid"}, "controller must be PID, Constant or Grid, got str"),
+        ({"adjoint": Direct}, "adjoint must be a way to form gradients, such as Direct(), got <class"),
+        ({"args": torch.ones(2)}, "args must be a tuple, got Tensor"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(change: dict[str, Any], words: str) -> None:
+    # The tests' own check of annotations would be first; a user's call does not have it.
+    kinds = {"term": TERM, "solver": SOLVERS["tsit5"], "controller": None, "adjoint": Direct(), "args": (), **change}
+    with pytest.raises(ValueError, match=re.escape(words)):
+        _check_kinds(**kinds)
+    with pytest.raises(ValueError, match=r"steps must be at least 1, and whole, got 2.5"):
+        Constant.__post_init__(SimpleNamespace(step=None, steps=2.5))  # type: ignore[arg-type]
 
 
 def test_a_tolerance_below_rounding_is_warned_of() -> None:

@@ -183,6 +183,23 @@ def test_bad_input() -> None:
         ),
         (SDE(lambda t, y: y, lambda t, y: y[..., None], tree()), "euler-maruyama", "the diffusion must return"),
         (SDE(lambda t, y: y, lambda t, y: y, tree(), "general"), "euler-maruyama", "the diffusion must return shape"),
+        (SDE(lambda t, y: y, lambda t, y: 0.1, tree(), "general"), "euler-maruyama", "the diffusion must return shape"),
+        (
+            SDE(lambda t, y: y, lambda t, y: y[..., None].float(), tree(), "general"),
+            "euler-maruyama",
+            r"of torch.float64, got torch.float32",
+        ),
+        (
+            SDE(lambda t, y: y, lambda t, y: torch.stack([y, y, y], 2), tree(2), "general"),
+            "euler-maruyama",
+            "the diffusion must return 2 columns, as brownian has numbers, got 3",
+        ),
+        (SDE(lambda t, y: y, lambda t, y: y, None), "euler-maruyama", "brownian must be a path"),
+        (
+            SDE(lambda t, y: y, lambda t, y: y, tree(1, True, 7)),
+            "euler-maruyama",
+            "brownian must hold as many samples as y0",
+        ),
         (SDE(lambda t, y: y, lambda t, y: y, tree(1, False)), "srid2", "brownian must give space-time Lévy areas"),
     ]
     for term, solver, words in cases:

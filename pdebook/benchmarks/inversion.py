@@ -30,8 +30,8 @@ class Inversion:
         misfits: relative misfit |F(u_0) - u_K| / |u_K| before each step, (steps, sample).
     """
 
-    start: Float[Tensor, "sample channel *size"]
-    latent: Float[Tensor, "sample channel *coarse"]
+    start: Tensor
+    latent: Tensor
     misfits: Float[Tensor, "steps sample"]
 
 

@@ -103,7 +103,7 @@ class Simulation:
         channels: names of the channels.
     """
 
-    u: Float[Tensor, "sample time channel *size"]
+    u: Tensor
     times: Float[Tensor, " time"]
     grid: Grid
     static: Mapping[str, Tensor]

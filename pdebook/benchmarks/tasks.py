@@ -250,8 +250,8 @@ class Inverse:
     """
 
     forward: Model
-    start: Float[Tensor, "sample channel *size"]
-    end: Float[Tensor, "sample channel *size"]
+    start: Tensor
+    end: Tensor
 
     @torch.no_grad()
     def evaluate(self, found: Float[Tensor, "sample channel *size"], name: str = "") -> Report:

@@ -212,7 +212,7 @@ class MAC(Staggered):
         Raises:
             ValueError: a velocity or a force that does not fit the grid, a start that is not finite, a negative viscosity, steps
                 that don't match, or a start whose Courant number exceeds one.
-            Diverged: a sample stopped being finite.
+            pdebook.pde.failure.Diverged: a sample stopped being finite.
         """
         self.check(v)
         every = steps if every is None else every

@@ -110,7 +110,8 @@ class Stepper:
             check: whether to look for values that are not finite: before the first step, and, read once, after the last.
         Raises:
             ValueError: a field that does not fit the equation or is not finite, or counts that make no sense.
-            Diverged: a sample that stopped being finite; the message names step, time, samples and the start's Courant number.
+            pdebook.pde.failure.Diverged: a sample that stopped being finite; the message names step, time, samples and the start's
+                Courant number.
         """
         equation = self.equation
         equation.grid.check(u, channels=equation.channels)

@@ -156,7 +156,7 @@ class Sorption:
             tolerance: of Newton's last step, in u; 30 roundings if left out.
         Raises:
             ValueError: a start that is not finite, negative or of another shape, times that do not increase, an unknown method.
-            Diverged: a sample whose Newton iteration did not converge; the message names step, time and samples.
+            pdebook.pde.failure.Diverged: a sample whose Newton iteration did not converge; the message names step, time and samples.
         """
         self._check(u0, grid, "u0")
         check_start("u0", u0.detach())

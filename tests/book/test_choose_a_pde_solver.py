@@ -16,6 +16,7 @@ from pdebook.pde import (
     files,
     finite_volume,
     fluxes,
+    forces,
     grid,
     interpolation,
     mac,
@@ -29,8 +30,8 @@ from pdebook.pde import (
 
 PAGE = (Path(__file__).parents[2] / "book" / "choose_a_pde_solver.md").read_text("utf-8")
 MODULES = (
-    *(darcy, elliptic, equation, equations, fields, file_writer, files, finite_volume, fluxes, grid, interpolation),
-    *(mac, marching, navier_stokes, reconstruction, semilinear, sorption),
+    *(darcy, elliptic, equation, equations, fields, file_writer, files, finite_volume, fluxes, forces, grid),
+    *(interpolation, mac, marching, navier_stokes, reconstruction, semilinear, sorption),
 )
 
 

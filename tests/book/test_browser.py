@@ -213,7 +213,10 @@ def test_slider_moves_the_figure(page: Page, site: str, name: str) -> None:
 def move(control: Locator) -> None:
     """Choose another option, by click, from the list, or with the keyboard."""
     if "noUi-handle" in (control.get_attribute("class") or ""):
-        control.press("ArrowRight")
+        at_end = float(control.get_attribute("aria-valuenow") or 0) >= float(
+            control.get_attribute("aria-valuemax") or 1
+        )
+        control.press("ArrowLeft" if at_end else "ArrowRight")
     elif control.locator("select").count():
         select = control.locator("select")
         select.select_option(index=1 - min(1, int(select.evaluate("e => e.selectedIndex"))))

@@ -1,13 +1,13 @@
 """Models whose forward pass is a differential equation: the families of Kidger's thesis, each a network handed to ``solve``.
 
-| model | equation | from the thesis |
-|---|---|---|
-| ``HybridField`` | dy/dt = known(t, y) + network(y) | neural and universal ODEs |
-| ``LatentODE`` | a latent ODE from a Gaussian start, whose law an encoder gives | variational autoencoder of series |
-| ``ContinuousFlow`` | dy/dt = f(t, y), d log p/dt = -tr ∂f/∂y | continuous normalising flow |
-| ``NeuralCDE`` | dy = f(y) dX along irregular data X | continuous recurrent network |
-| ``DeepEquilibrium`` | z = f(z, x) | network of infinite depth |
-| ``SymbolicField`` | dy/dt = formulas with constants to fit | symbolic regression |
+| model | what it is |
+|---|---|
+| ``HybridField`` | neural and universal ODEs: dy/dt = known(t, y) + network(y) |
+| ``LatentODE`` | variational autoencoder of series: a latent ODE from a Gaussian start, whose law an encoder gives |
+| ``ContinuousFlow`` | continuous normalising flow: dy/dt = f(t, y), d log p/dt = -tr ∂f/∂y |
+| ``NeuralCDE`` | continuous recurrent network: dy = f(y) dX along irregular data X |
+| ``DeepEquilibrium`` | network of infinite depth: z = f(z, x) |
+| ``SymbolicField`` | symbolic regression: dy/dt = formulas with constants to fit |
 
 Neural SDEs are in ``neural_sdes``. A model takes its random numbers as arguments. Losses are means over the batch, as
 ``training.fit`` wants them.

@@ -11,7 +11,7 @@
 | ``exact``, ``reference`` | Gaussian mixtures with their exact denoiser; reference solutions that state their error |
 | ``testbeds``, ``digits`` | shared problems; the shipped digit network and classifier |
 | ``interpolants`` | paths from one distribution to another, whose signal-to-noise ratio need not be monotone |
-| ``model_statistics`` | empirical statistics of a model, for ``dpm_solver_v3`` |
+| ``model_statistics``, ``statistics_fit`` | empirical statistics of a model, for ``dpm_solver_v3``; how they are fitted |
 | ``solver_decisions`` | what a step of a solver schedule may decide, in memory and in files |
 | ``solver_space`` | the schedules that are searched, and the moves between them |
 | ``solver_search`` | search for a solver's schedule, for ``unified_sampling`` |

@@ -7,36 +7,36 @@ Source: Zheng, Lu, Chen, Zhu: DPM-Solver-v3, NeurIPS 2023, and the official code
 
 import math
 import os
-import zipfile
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64
-from scipy.interpolate import CubicSpline
+from jaxtyping import Float
 from torch import Tensor
 
 from pdebook import checkpoints
-from pdebook.diffusion.affine import Affine, State, axpby
+from pdebook.diffusion.affine import Affine, State
 from pdebook.diffusion.denoiser import Denoiser
-from pdebook.diffusion.derivatives import noise_diagonal, noise_jvp
+from pdebook.diffusion.derivatives import noise_diagonal
 from pdebook.diffusion.scalars import Scalar
 from pdebook.diffusion.schedules import NoiseSchedule, time_grid
+from pdebook.diffusion.statistics_fit import (
+    PARTS,
+    array_of,
+    differences,
+    f_and_rate,
+    least_squares,
+    levels_between,
+    probed_level,
+    recognised,
+    spline,
+)
 from pdebook.rng import fold_in, normal
-
-NO_VARIANCE = (1e-5, 1e-8)
-"""Below these fractions, of the largest mean square of f and of that of the data, the variance of f in a dimension counts as none.
-
-What varies so little adds nothing to a step's error; its s would be a quotient of the errors of l and l', which can be wild.
-"""
 
 ON_GRID = 1e-4
 """How far, in units of the spacing, the first and the last time may lie off the statistics' grid."""
-
-_PARTS = 8  # a schedule is recognised by its times and signal levels at this many intervals' ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ class Statistics:
             shape = tuple(getattr(self, name).shape)
             if shape != (len(grid), *self.dims):
                 raise ValueError(f"{name} must have shape {(len(grid), *self.dims)}, got {shape}")
-        if self.schedule.shape != (2, _PARTS + 1):
-            raise ValueError(f"schedule must have shape {(2, _PARTS + 1)}, got {tuple(self.schedule.shape)}")
+        if self.schedule.shape != (2, PARTS + 1):
+            raise ValueError(f"schedule must have shape {(2, PARTS + 1)}, got {tuple(self.schedule.shape)}")
         if self.model is not None and (self.model.shape[:2] != (2, 2) or self.dims not in ((), self.model.shape[2:])):
             raise ValueError(f"model must have shape {(2, 2, *self.dims)}, got {tuple(self.model.shape)}")
         if self.errors is not None and self.errors.shape != (3, *self.l.shape):
@@ -123,10 +123,10 @@ class Statistics:
         """The coefficients that make DPM-Solver-v3 a Taylor multistep method in noise or data prediction; for any sample."""
         if prediction not in ("noise", "data"):
             raise ValueError(f"prediction must be 'noise' or 'data', got {prediction!r}")
-        grid = _levels(schedule, time_grid(schedule, intervals, start=start, end=end))
+        grid = levels_between(schedule, time_grid(schedule, intervals, start=start, end=end))
         zero, one = torch.zeros_like(grid), torch.ones_like(grid)
         l, s = (zero, -one) if prediction == "noise" else (one, zero)
-        return Statistics(grid, l, s, zero, _recognise(schedule, grid))
+        return Statistics(grid, l, s, zero, recognised(schedule, grid))
 
     @staticmethod
     @torch.no_grad()
@@ -171,7 +171,7 @@ class Statistics:
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         schedule, times = denoiser.schedule, time_grid(denoiser.schedule, intervals, start=start, end=end)
-        grid = _levels(schedule, times)
+        grid = levels_between(schedule, times)
         z = normal(fold_in(seed, "noise"), torch.arange(len(data)), data.shape[1:], dtype=data.dtype).to(data.device)
         chunks = range(0, len(data), batch or len(data))
         size = batch or len(data)
@@ -192,18 +192,18 @@ class Statistics:
         l = torch.stack(mean)
         if not bool(l.isfinite().all()):
             raise ValueError("denoiser must give finite predictions and derivatives at all levels")
-        slope = torch.from_numpy(_spline(grid, l)(grid.numpy(), 1)).to(l.device)
+        slope = torch.from_numpy(spline(grid, l)(grid.numpy(), 1)).to(l.device)
         scale, rows = data.double().square().mean(), []
         for j, t in enumerate(times):
             parts = [f_and_rate(denoiser, noised(t, i), t, l[j], slope[j]) for i in chunks]
             f, rate = (torch.cat(part) for part in zip(*parts, strict=True))
             rows.append(least_squares(f, rate, scale))
         s, b, s_error, b_error = (torch.stack(column) for column in zip(*rows, strict=True))
-        t = times[_probed(intervals)]
+        t = times[probed_level(intervals)]
         points = noised(t, 0)
         model = torch.stack([points[:2], denoiser.noise(points, t)[:2]])
         errors = torch.stack([torch.stack(error), s_error, b_error])
-        return Statistics(grid, l, s, b, _recognise(schedule, grid), model, errors)
+        return Statistics(grid, l, s, b, recognised(schedule, grid), model, errors)
 
     def refined(self, intervals: int) -> "Statistics":
         """The same functions l, s, b on a finer grid, by cubic splines in λ: no evaluation, and smaller errors of the integrals.
@@ -215,7 +215,7 @@ class Statistics:
         first, last = self.half_log_snr[[0, -1]].tolist()
         grid = torch.linspace(first, last, intervals + 1, dtype=torch.float64)
         l, s, b = (
-            torch.from_numpy(_spline(self.half_log_snr, value)(grid.numpy())) for value in (self.l, self.s, self.b)
+            torch.from_numpy(spline(self.half_log_snr, value)(grid.numpy())) for value in (self.l, self.s, self.b)
         )
         return replace(self, half_log_snr=grid, l=l, s=s, b=b, errors=None)
 
@@ -223,7 +223,7 @@ class Statistics:
 
     def check(self, schedule: NoiseSchedule, x: State) -> None:
         """Raise ValueError unless they were made for this schedule and for samples of this shape."""
-        found = _recognise(schedule, self.half_log_snr)
+        found = recognised(schedule, self.half_log_snr)
         if not torch.allclose(found, self.schedule, rtol=1e-6, atol=1e-9):
             worst = int((found - self.schedule).abs().amax(0).argmax())
             (t, _), (u, _) = self.schedule[:, worst].tolist(), found[:, worst].tolist()
@@ -242,7 +242,7 @@ class Statistics:
         if self.model is None:
             raise ValueError("statistics do not say of which model they are")
         points, known = self.model
-        t = float(denoiser.schedule.time(float(self.half_log_snr[_probed(self.intervals)])))
+        t = float(denoiser.schedule.time(float(self.half_log_snr[probed_level(self.intervals)])))
         try:
             answer = denoiser.noise(points, t).double()
         except (ValueError, RuntimeError) as error:
@@ -405,93 +405,11 @@ class Statistics:
             ValueError: a file that is no npz, holds pickles, lacks an entry or does not fit the other.
             FileNotFoundError: a file is missing.
         """
-        arrays = {name: _entry(Path(folder) / f"{name}.npz", key) for name, key in (("l", "l"), ("sb", "s"))}
-        arrays |= {"b": _entry(Path(folder) / "sb.npz", "b")}
+        arrays = {name: array_of(Path(folder) / f"{name}.npz", key) for name, key in (("l", "l"), ("sb", "s"))}
+        arrays |= {"b": array_of(Path(folder) / "sb.npz", "b")}
         l, s, b = (torch.from_numpy(arrays[name]).double() for name in ("l", "sb", "b"))
         if len(l) < 3:
             raise ValueError(f"{folder}: l must hold at least 3 levels, got shape {tuple(l.shape)}")
-        grid = _levels(schedule, time_grid(schedule, len(l) - 1, start=start, end=end))
-        tensors = {"half_log_snr": grid, "l": l, "s": s, "b": b, "schedule": _recognise(schedule, grid)}
+        grid = levels_between(schedule, time_grid(schedule, len(l) - 1, start=start, end=end))
+        tensors = {"half_log_snr": grid, "l": l, "s": s, "b": b, "schedule": recognised(schedule, grid)}
         return Statistics.from_tensors(tensors, str(folder))
-
-
-def _probed(intervals: int) -> int:
-    """Level at which a model is recognised: models differ little where nearly all is noise."""
-    return 3 * intervals // 4
-
-
-def _levels(schedule: NoiseSchedule, times: list[float]) -> Float64[Tensor, " levels"]:
-    """Equidistant grid of λ between the first and the last time."""
-    first, last = (float(schedule.half_log_snr(t)) for t in (times[0], times[-1]))
-    return torch.linspace(first, last, len(times), dtype=torch.float64)
-
-
-def _recognise(schedule: NoiseSchedule, grid: Tensor) -> Float64[Tensor, "2 parts"]:
-    """Times and log α at evenly spaced levels between the ends of a grid."""
-    first, last = float(grid[0]), float(grid[-1])
-    times = [float(schedule.time(first + (last - first) * k / _PARTS)) for k in range(_PARTS + 1)]
-    return torch.tensor([times, [float(schedule.log_alpha(t)) for t in times]], dtype=torch.float64)
-
-
-def _spline(grid: Tensor, values: Tensor) -> CubicSpline:
-    return CubicSpline(grid.numpy(), values.cpu().numpy(), axis=0)
-
-
-def f_and_rate(denoiser: Denoiser, x: Tensor, t: float, l: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """f and its derivative in λ along the flow, at one level, in float64."""
-    schedule = denoiser.schedule
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    # d log α/dλ, with dλ/dt = -g²/(2 σ²).
-    drift = -2.0 * sigma**2 * schedule.drift(t) / schedule.diffusion_squared(t)
-    flow = axpby(drift, x, -sigma, denoiser.noise(x, t))
-    noise, rate = (part.double() for part in noise_jvp(denoiser, x, t, flow, rate=1.0))
-    x = x.double()
-    return (sigma * noise - l * x) / alpha, ((l - 1.0) * noise + rate) * sigma / alpha - slope * x / alpha
-
-
-def least_squares(f: Tensor, rate: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """s and b of the regression rate ≈ s f + b in each dimension, and their standard errors; ``scale``: mean square of the data."""
-    n, mean = len(f), f.mean(0)
-    variance = (f - mean).square().mean(0)
-    varies = variance > torch.maximum(NO_VARIANCE[0] * f.square().mean(0).max(), NO_VARIANCE[1] * scale)
-    safe = torch.where(varies, variance, 1.0)
-    s = torch.where(varies, ((f - mean) * (rate - rate.mean(0))).mean(0) / safe, 0.0)
-    b = rate.mean(0) - s * mean
-    rest = (rate - s * f - b).square().sum(0) / (n - 2)
-    s_error = torch.where(varies, (rest / (n * safe)).sqrt(), 0.0)
-    b_error = (rest / n * torch.where(varies, 1.0 + mean.square() / safe, 1.0)).sqrt()
-    return s, b, s_error, b_error
-
-
-def differences(places: list[float], pseudo: bool) -> np.ndarray:
-    """Matrix D: derivative k at places[0] of the interpolating polynomial is Σ_i D_ki (value at places[i]).
-
-    Pseudo: derivative k is that of the polynomial through the first k + 1 places alone, k! times a divided difference.
-    """
-    n = len(places)
-    scale = max(1e-300, *map(abs, places))
-    result = np.zeros((n, n))
-    for k in range(n):
-        used = k + 1 if pseudo else n
-        powers = np.vander(np.array(places[:used]) / scale, increasing=True)
-        result[k, :used] = math.factorial(k) / scale**k * np.linalg.inv(powers)[k]
-    return result
-
-
-def _entry(path: Path, name: str) -> np.ndarray:
-    """One array of an npz file, unpickled never."""
-    try:
-        if not zipfile.is_zipfile(path) and Path(path).exists():
-            raise ValueError("it is no npz file")
-        with np.load(path, allow_pickle=False) as file:
-            if name not in file:
-                raise ValueError(f"it lacks the array {name!r}")
-            array = np.asarray(file[name])
-            array = array.astype(np.float64) if array.dtype.kind == "f" else array
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} holds no released statistics: {error}") from error
-    if array.dtype.kind != "f" or array.ndim < 1:
-        raise ValueError(f"{path} holds no released statistics: {name!r} is {array.dtype} of shape {array.shape}")
-    return array

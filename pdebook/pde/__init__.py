@@ -10,7 +10,8 @@ A field is a tensor (batch, channel, *grid), one to three axes of the grid.
 | ``media`` | blobs, media of several phases |
 | ``starts``, ``starts_1d``, ``flow_starts`` | the initial states and coefficients of PDEBench; in one dimension; of flows in more |
 | ``poseidon_starts``, ``draws`` | the initial states of Poseidon; the random numbers of a seed, purpose and sample |
-| ``file_layouts``, ``files``, ``file_writer`` | the benchmarks' files: layouts as data, lazy reading, atomic and resumable writing |
+| ``file_layouts``, ``file_stores`` | the benchmarks' files: layouts as data; open files of any kind |
+| ``files``, ``file_writer`` | lazy reading; atomic and resumable writing |
 | ``elliptic`` | Poisson's equation by fast transforms, -∇·(a ∇u) + c u = f by preconditioned CG |
 | ``obstacles`` | the pressure equation around obstacles and below a free surface |
 | ``darcy`` | Darcy's flow, steady and as PDEBench stores it; implicit diffusion in time |

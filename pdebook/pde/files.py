@@ -6,117 +6,23 @@ may be larger than the memory. ``pdebook.pde.file_writer`` writes them.
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import scipy.io
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pdebook.pde.file_layouts import LAYOUTS, LETTERS, Layout, Piece, Split, split
+from pdebook.pde.file_stores import Store, read_mat
 from pdebook.pde.grid import Grid
 
 __all__ = ["Reader", "read_mat"]
 
 _BLOCK = 1 << 22
 """Values that are read at a time before they are thinned out."""
-
-
-# -------------------- stores: HDF5, classic NetCDF, MATLAB 5
-
-
-def _refuse(path: Path, error: Exception) -> ValueError:
-    text = str(error)
-    if "truncated" in text:
-        return ValueError(f"{path} is truncated: {text}")
-    return ValueError(f"{path} is damaged, or no file of its kind: {type(error).__name__}: {text}")
-
-
-class _Store:
-    """The datasets of an open file by name, whatever its kind; ``backwards`` if it lists the axes in reverse, as MATLAB 7.3."""
-
-    def __init__(self, path: Path) -> None:
-        with open(path, "rb") as file:
-            start = file.read(512)
-        self.path, self.backwards = path, False
-        self.attributes: dict[str, Any] = {}
-        try:
-            if start[:3] == b"CDF":
-                self._file: Any = scipy.io.netcdf_file(path, "r", mmap=True)
-                self._held: Mapping[str, Any] = self._file.variables
-            elif start[:10] == b"MATLAB 5.0":
-                self._file, self._held = None, scipy.io.loadmat(path)
-            else:
-                # Best effort: a file on a disk that cannot lock is read nevertheless.
-                self._file = h5py.File(path, "r", locking="best-effort")
-                self._held, self.backwards = self._file, start[:10] == b"MATLAB 7.3"
-                self.attributes = dict(self._file.attrs)
-        except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-            raise _refuse(path, error) from error
-
-    def names(self) -> list[str]:
-        return [name for name in self._held if not name.startswith("__")]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._held
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._held:
-            known = self.names()
-            listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            raise ValueError(f"{self.path} lacks dataset {name!r}; it holds {listed or 'nothing'}")
-        return self._held[name]
-
-    def read(self, name: str, index: Any = ()) -> np.ndarray:
-        try:
-            return np.asarray(self[name][index])
-        except OSError as error:
-            raise ValueError(f"{self.path} is truncated or damaged in {name!r}: {error}") from error
-
-    def close(self) -> None:
-        self._held = {}
-        if self._file is not None:
-            self._file.close()
-
-
-def _complex(value: np.ndarray) -> np.ndarray:
-    """MATLAB 7.3 stores complex numbers as pairs of fields."""
-    return value["real"] + 1j * value["imag"] if value.dtype.names == ("real", "imag") else value
-
-
-def read_mat(path: str | os.PathLike[str], *names: str) -> dict[str, Tensor]:
-    """Numeric arrays of a MATLAB file of version 5 or 7.3, real or complex, with the axes as MATLAB shows them.
-
-    Args:
-        path: the file.
-        names: which arrays; all numeric ones if left out.
-    Raises:
-        ValueError: a damaged file, an array that is missing.
-    """
-    store = _Store(Path(path))
-    try:
-        arrays = {}
-        for name in names or store.names():
-            value = store[name]
-            if not names and not (hasattr(value, "dtype") and (value.dtype.kind in "fiub" or _is_complex(value.dtype))):
-                continue
-            value = _complex(store.read(name))
-            value = value.T if store.backwards else value
-            arrays[name] = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
-        return arrays
-    finally:
-        store.close()
-
-
-def _is_complex(dtype: np.dtype) -> bool:
-    return dtype.kind == "c" or dtype.names == ("real", "imag")
-
-
-# -------------------- the reader
 
 
 class Reader:
@@ -182,9 +88,9 @@ class Reader:
         self.channels = tuple(layout.channels if channels is None else channels)
         if not self.channels or any(name not in layout.channels for name in self.channels):
             raise ValueError(f"channels must be among {', '.join(layout.channels)}, got {channels}")
-        self._store: _Store | None = None
+        self._store: Store | None = None
         self._owner = -1
-        store = _Store(self.path)
+        store = Store(self.path)
         try:
             self._look(store)
         finally:
@@ -192,10 +98,10 @@ class Reader:
 
     # ---- the look at the file
 
-    def _axes(self, store: _Store, piece: Piece) -> str:
+    def _axes(self, store: Store, piece: Piece) -> str:
         return piece.axes[::-1] if store.backwards else piece.axes
 
-    def _lengths(self, store: _Store, piece: Piece) -> dict[str, int]:
+    def _lengths(self, store: Store, piece: Piece) -> dict[str, int]:
         """Length of each axis of a dataset, after a look at its rank, kind and channels."""
         name = self.layout.place(piece.name, self._first)
         dataset, axes = store[name], self._axes(store, piece)
@@ -218,7 +124,7 @@ class Reader:
             )
         return lengths
 
-    def _look(self, store: _Store) -> None:
+    def _look(self, store: Store) -> None:
         layout = self.layout
         self._groups = self._sorted_groups(store) if layout.group is not None else []
         self._first = self._groups[0] if self._groups else 0
@@ -253,7 +159,7 @@ class Reader:
             for key, value in {**store.attributes, **held}.items()
         }
 
-    def _sorted_groups(self, store: _Store) -> list[int]:
+    def _sorted_groups(self, store: Store) -> list[int]:
         assert self.layout.group is not None
         before = self.layout.group.partition("{")[0]
         numbers = []
@@ -265,7 +171,7 @@ class Reader:
             raise ValueError(f"{self.path} lacks groups of samples, such as {self.layout.group.format(0)!r}")
         return sorted(numbers)
 
-    def _line(self, store: _Store, name: str, what: str) -> np.ndarray:
+    def _line(self, store: Store, name: str, what: str) -> np.ndarray:
         """A coordinate, after a look at its values."""
         full = self.layout.place(name, self._first)
         values = store.read(full).astype(np.float64)
@@ -277,7 +183,7 @@ class Reader:
             raise ValueError(f"{self.path}: {what} {full!r} has values that are not finite")
         return values
 
-    def _read_grid(self, store: _Store, size: tuple[int, ...]) -> Grid:
+    def _read_grid(self, store: Store, size: tuple[int, ...]) -> Grid:
         lengths, origins = [], []
         for axis, n in enumerate(size):
             if not self.layout.coordinates:
@@ -298,7 +204,7 @@ class Reader:
             origins.append(_rounded(x[0] - h / 2, n * h))
         return Grid(size, lengths, origins)
 
-    def _read_times(self, store: _Store) -> Tensor:
+    def _read_times(self, store: Store) -> Tensor:
         layout = self.layout
         if layout.times is None:
             scale = layout.time_scale or max(self._frames - 1, 1)
@@ -324,10 +230,10 @@ class Reader:
 
     # ---- reading
 
-    def _open(self) -> _Store:
+    def _open(self) -> Store:
         if self._store is None or self._owner != os.getpid():
             # Never close what another process opened.
-            self._store, self._owner = _Store(self.path), os.getpid()
+            self._store, self._owner = Store(self.path), os.getpid()
         return self._store
 
     def close(self) -> None:
@@ -384,7 +290,7 @@ class Reader:
             shape += [n // r, r]
         return values.reshape(shape).mean(axis=tuple(range(-1, -2 * d, -2)))
 
-    def _part(self, store: _Store, piece: Piece, number: int, frames: range | None) -> np.ndarray:
+    def _part(self, store: Store, piece: Piece, number: int, frames: range | None) -> np.ndarray:
         """A dataset's part as (time, channel, *size), thinned out; axes that it lacks have length one."""
         axes = self._axes(store, piece)
         index: list[Any] = []

@@ -210,6 +210,7 @@ def test_batches_feed_the_training_loop(device):
 def test_sources_and_sets_can_be_pickled():
     windows = pickle.loads(pickle.dumps(Windows(DATA, parameters=GIVEN)))
     equal(windows.gather(torch.arange(3)), Windows(DATA, parameters=GIVEN).gather(torch.arange(3)))
+    assert len(windows) == len(Windows(DATA, parameters=GIVEN)) > 0
 
 
 def test_times_default_to_the_frames_numbers():

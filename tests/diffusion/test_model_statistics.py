@@ -25,9 +25,10 @@ from pdebook.diffusion import model_statistics
 from pdebook.diffusion.affine import Affine
 from pdebook.diffusion.derivatives import noise_diagonal
 from pdebook.diffusion.exact import GaussianMixture
-from pdebook.diffusion.model_statistics import Statistics, differences, f_and_rate, least_squares
+from pdebook.diffusion.model_statistics import Statistics
 from pdebook.diffusion.reference import probability_flow
 from pdebook.diffusion.schedules import EDM, NoiseSchedule, VPCosine, VPLinear
+from pdebook.diffusion.statistics_fit import differences, f_and_rate, least_squares
 from pdebook.diffusion.testbeds import gauss, ring2d
 from pdebook.rng import normal, uniform
 
@@ -145,7 +146,7 @@ def test_each_pass_has_its_own_signs_the_same_at_all_levels(monkeypatch: pytest.
     assert len(set(seeds)) == 6
 
 
-def testleast_squares_and_constant_dimensions() -> None:
+def test_least_squares_and_constant_dimensions() -> None:
     f = normal(0, torch.arange(500), (4,), dtype=torch.float64) + 3.0
     noise = normal(1, torch.arange(500), (4,), dtype=torch.float64)
     rate = torch.tensor([-2.0, 0.5, 0.0, 1.0]) * f + torch.tensor([1.0, 0.0, -3.0, 2.0]) + 0.1 * noise

@@ -199,6 +199,34 @@ def test_values_of_a_path_get_their_gradient_or_an_error() -> None:
                 solve(term, start, 0.0, 1.0, adjoint=adjoint, **options)
 
 
+@pytest.mark.parametrize("noise", ["diagonal", "scalar", "general"])
+def test_reversal_gives_the_direct_gradient_of_every_kind_of_noise(noise: str) -> None:
+    channels = 1 if noise == "scalar" else 2
+    values = normal(5, torch.arange(5), (9, channels), dtype=torch.float64).cumsum(1)
+    path, found = PrecomputedPath(torch.linspace(0, 1, 9).double(), values), []
+    for adjoint in (Direct(), Reversible()):
+        field, spread, y0 = Network(), Spread(Network(), noise == "general"), Y0.clone().requires_grad_()
+        term = SDE(field, spread, path, noise=noise, calculus="stratonovich")
+        steps = {"solver": "reversible-heun", "controller": Constant(steps=8)}
+        end = solve(term, y0, 0.0, 1.0, adjoint=adjoint, **steps).ys
+        parameters = [y0, *field.parameters(), *spread.parameters()]
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(end.square().sum(), parameters)]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-11, atol=1e-11)
+    assert float(found[0].norm()) > 0
+
+
+class Spread(torch.nn.Module):
+    """A field as diffusion: its numbers, or a matrix of two columns."""
+
+    def __init__(self, field: torch.nn.Module, matrix: bool) -> None:
+        super().__init__()
+        self.field, self.matrix = field, matrix
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        g = self.field(t, y)
+        return torch.stack([g, 0.5 * g.flip(1)], 2) if self.matrix else g
+
+
 def test_gradients_across_the_corners_of_a_control() -> None:
     knots = torch.tensor([0.0, 0.3, 0.6, 1.0], dtype=torch.float64)
     path = LinearPath(knots, normal(3, torch.arange(5), (4, 1), dtype=torch.float64))
@@ -312,6 +340,20 @@ def test_an_event_has_the_gradients_of_its_formula() -> None:
     (by,) = torch.autograd.grad(end.sum(), g)
     (exact,) = torch.autograd.grad(speed.sum(), g)
     torch.testing.assert_close(by, exact, rtol=1e-8, atol=1e-8)
+
+
+def test_an_event_that_depends_on_time_has_the_gradient_of_its_formula() -> None:
+    # y = e^{w t} y_0 meets the rising line c t + 2: e^{w t} = c t + 2 at y_0 = 1.
+    w, c = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.0, 0.7))
+    growth = ODE(lambda t, y, w, c: w * y)
+    line = Event(lambda t, y, w, c: y[:, 0] - (c * t + 2.0))
+    s = solve(growth, torch.ones(1, 1).double(), 0.0, 5.0, args=(w, c), event=line, controller=PID(1e-10, 1e-10))
+    t = float(s.t.detach())
+    assert math.exp(t) == pytest.approx(0.7 * t + 2.0, rel=1e-8)
+    slope = math.exp(t) - 0.7
+    by_w, by_c = torch.autograd.grad(s.t.sum(), (w, c))
+    assert float(by_w) == pytest.approx(-t * math.exp(t) / slope, rel=1e-6)
+    assert float(by_c) == pytest.approx(t / slope, rel=1e-6)
 
 
 def test_events_by_direction_and_none() -> None:

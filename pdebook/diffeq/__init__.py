@@ -14,6 +14,7 @@
 | ``brownian`` | Brownian motion as a function of a seed |
 | ``paths``, ``signatures`` | controls from irregular data; log-signatures |
 | ``compat`` | ``odeint`` and ``sdeint`` with the arguments of torchdiffeq and torchsde |
+| ``forecasts`` | series from their first states, their loss, growing horizons |
 | ``neural_sdes`` | stochastic equations as generators, with a controlled equation as critic; latent ones |
 | ``neural_examples`` | data, batches and makers of the shipped networks |
 

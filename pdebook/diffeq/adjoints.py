@@ -81,6 +81,11 @@ def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> Non
         if isinstance(bound.term, SDE):
             # Nor may the path hide one: nothing is sent back to its values.
             outputs += [bound.diffusion(t, y.detach()), bound.term.brownian.increment(t, t).w]
+    _check_ends(outputs, known)
+
+
+def _check_ends(outputs: list[Tensor], known: list[Tensor]) -> None:
+    """Raise ValueError if the graph of the outputs ends at a tensor that is not known."""
     names = {id(p) for p in known}
     stack, seen = [out.grad_fn for out in outputs if out.grad_fn is not None], set()
     ends = {id(p.grad_fn) for p in known if p.grad_fn is not None}
@@ -96,6 +101,20 @@ def check_hidden(bound: Bound, y: Tensor, t: Tensor, known: list[Tensor]) -> Non
                 "make the field a torch.nn.Module that owns it, or pass it in args; for values of a path use adjoint Direct"
             )
         stack += [following for following, _ in node.next_functions if following is not None]
+
+
+def pull(outputs: list[Tensor], cotangents: list[Tensor], inputs: list[Tensor]) -> list[Tensor | None]:
+    """Vector-Jacobian product Σ (∂ output/∂ input)ᵀ cotangent for each of the inputs, which are leaves; None where none depends on it.
+
+    Raises:
+        ValueError: a tensor that needs a gradient and is not among the inputs: a field may hide one that it uses only late.
+    """
+    pairs = [(out, cotangent) for out, cotangent in zip(outputs, cotangents, strict=True) if out.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    differentiable, weights = zip(*pairs, strict=True)
+    _check_ends(list(differentiable), inputs)
+    return list(torch.autograd.grad(differentiable, inputs, weights, allow_unused=True))
 
 
 def substituted(bound: Bound, known: list[Tensor], values: list[Tensor]) -> Bound:
@@ -197,12 +216,7 @@ class _Checkpointed(torch.autograd.Function):
         state = (y, *solver.start(bound, plan.span(0)[0], y))
 
         def collect(outputs: list[Tensor], grads: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
-            if not pairs:
-                return [torch.zeros_like(x) for x in inputs]
-            found = torch.autograd.grad(
-                [o for o, _ in pairs], [*inputs, *targets], [g for _, g in pairs], allow_unused=True
-            )
+            found = pull(outputs, grads, [*inputs, *targets])
             for total, grad in zip(totals, found[len(inputs) :], strict=True):
                 if grad is not None:
                     total += grad
@@ -211,7 +225,7 @@ class _Checkpointed(torch.autograd.Function):
         def one(i: int, state: tuple[Tensor, ...], grads: list[Tensor]) -> list[Tensor]:
             with torch.enable_grad():
                 inputs = [part.detach().requires_grad_() for part in state]
-                carry = None if i in plan.restarts else tuple(inputs[1:])
+                carry = tuple(inputs[1:])
                 noted: list[Tensor] = []
 
                 def look(_: int, info: StepInfo, step: Step) -> None:
@@ -362,11 +376,7 @@ class AdjointBound(Bound):
             inside = y.detach().requires_grad_()
             f = self.bound.field(self.here + t * self.span, inside)
             inputs = [inside, *self.targets]
-            grads = (
-                torch.autograd.grad(f, inputs, -a * speed, allow_unused=True)
-                if f.requires_grad
-                else [None] * len(inputs)
-            )
+            grads = pull([f], [-a * speed], inputs)
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(inputs, grads, strict=True)]
         return torch.cat([(f.detach() * speed).flatten(), *(part.flatten().to(z.dtype) for part in parts)])[None]
 

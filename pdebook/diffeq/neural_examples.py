@@ -19,14 +19,8 @@ from pdebook import weights
 from pdebook.data.series import TimeDependentOU, box, decaying_oscillation, lotka_volterra, noisy
 from pdebook.diffeq.brownian import PrecomputedPath
 from pdebook.diffeq.controllers import PID
-from pdebook.diffeq.neural_differential_equations import (
-    HybridField,
-    LatentODE,
-    forecast,
-    forecast_loss,
-    growing_horizon,
-    latent_ode_loss,
-)
+from pdebook.diffeq.forecasts import forecast, forecast_loss, growing_horizon
+from pdebook.diffeq.neural_differential_equations import HybridField, LatentODE, latent_ode_loss
 from pdebook.diffeq.neural_sdes import SDEGAN, CDEDiscriminator, LatentSDE, SDEGenerator, latent_sde_loss
 from pdebook.diffeq.solve import solve
 from pdebook.diffeq.terms import ODE

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdebook.diffeq.adjoints import Differentiated, check_hidden, leaves, parameters, substituted
+from pdebook.diffeq.adjoints import Differentiated, check_hidden, leaves, parameters, pull, substituted
 from pdebook.diffeq.plan import Plan, Watch, gather, walk
 from pdebook.diffeq.runge_kutta import Carry, Solver, Step, step_size
 from pdebook.diffeq.stochastic import increments, linear
@@ -133,17 +133,11 @@ class _Reversible(torch.autograd.Function):
         bound = substituted(ctx.bound, known, targets)
         totals = [torch.zeros_like(p) for p in known]
 
-        def pull(t: Tensor, at: Tensor, grads: list[Tensor]) -> Tensor:
+        def through(t: Tensor, at: Tensor, grads: list[Tensor]) -> Tensor:
             """Pull gradients of the fields at a state back to the state, and add those of the parameters."""
             with torch.enable_grad():
                 inside = at.detach().requires_grad_()
-                values = fields(bound, t, inside)
-                pairs = [(v, g) for v, g in zip(values, grads, strict=True) if v.requires_grad]
-                if not pairs:
-                    return torch.zeros_like(at)
-                found = torch.autograd.grad(
-                    [v for v, _ in pairs], [inside, *targets], [g for _, g in pairs], allow_unused=True
-                )
+                found = pull(list(fields(bound, t, inside)), grads, [inside, *targets])
             for total, grad in zip(totals, found[1:], strict=True):
                 if grad is not None:
                     total += grad
@@ -170,12 +164,12 @@ class _Reversible(torch.autograd.Function):
                 before = list(fields(bound, t0, old_hat))
             old_y = y - 0.5 * (product(bound, before, h, w) + last)
             half = spread(0.5 * grad_y, h, w)
-            grad_hat = grad_hat + pull(t1, hat, [g + extra for g, extra in zip(grad_after, half, strict=True)])
+            grad_hat = grad_hat + through(t1, hat, [g + extra for g, extra in zip(grad_after, half, strict=True)])
             grad_after = [a + b for a, b in zip(half, spread(grad_hat, h, w), strict=True)]
             grad_y, grad_hat = grad_y + 2.0 * grad_hat, -grad_hat
             y, hat, after = old_y, old_hat, before
         start = ~_at_end(plan, 0)
         rows, columns = plan.rows[0][start], plan.columns[0][start]
         grad_y = grad_y.index_put((rows,), grad_ys[rows, columns], accumulate=True)
-        grad_hat = grad_hat + pull(plan.span(0)[0], y, grad_after)
+        grad_hat = grad_hat + through(plan.span(0)[0], y, grad_after)
         return None, None, None, grad_y + grad_hat, *totals

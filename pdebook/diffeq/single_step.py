@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pdebook.diffeq.controllers import PID, Times
 from pdebook.diffeq.methods import solver_by_name
-from pdebook.diffeq.plan import StepInfo
+from pdebook.diffeq.plan import StepInfo, plan_saves
 from pdebook.diffeq.runge_kutta import Solver
-from pdebook.diffeq.terms import Bound, Layout, Term
+from pdebook.diffeq.terms import Bound, Layout, Term, corners
 
 
 @dataclass(frozen=True)
@@ -66,34 +66,48 @@ def single_step(
     if not torch._C._functorch.is_functorch_wrapped_tensor(flat) and not bool(flat.detach().isfinite().all()):
         raise ValueError("y must be finite")
     start = layout.times(t, "t")
-    carry = method.start(bound, start, flat)
     if isinstance(h, str):
         if h != "auto":
             raise ValueError(f"h must be a number, sizes or 'auto', got {h!r}")
-        size = _automatic(bound, method, controller or PID(), start, flat, carry, t1)
+        if not method.adaptive:
+            raise ValueError(f"h must be given for {method.name}, which has no error estimate")
+        goal = torch.full_like(start, torch.inf) if t1 is None else layout.times(t1, "t1")
+        if bool((goal == start).any()):
+            raise ValueError("t1 must differ from t")
+        sign = torch.where(goal > start, 1.0, -1.0)
+        carry = method.start(bound, _span(bound, start, start + sign)[0], flat)
+        size = _automatic(bound, method, controller or PID(), start, flat, carry, goal, sign)
     else:
         size = layout.times(h, "h")
         if bool((size == 0).any()):
             raise ValueError("h must not be zero")
+        carry = method.start(bound, _span(bound, start, start + size)[0], flat)
     if freeze_first_stage:
         carry = tuple(part.detach() for part in carry)
     before = bound.evaluations
     end = start + size
-    step = method.step(bound, start, end, flat, carry)
+    step = method.step(bound, *_span(bound, start, end), flat, carry)
     info = StepInfo(start, end, flat, step.y, step.error, step.stages, method, bound.evaluations - before)
     return OneStep(layout.unflatten(step.y), step.error, step.stages, end - start, info)
 
 
+def _span(bound: Bound, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end of a step as the method is to see them: on its own side of a control's corners."""
+    plan, times = plan_saves(torch.stack([t0, t1]), None), corners(bound.term)
+    return (plan if times is None else plan.inside(times)).span(0)
+
+
 @torch.no_grad()
 def _automatic(
-    bound: Bound, method: Solver, controller: PID, t: Tensor, y: Tensor, carry: tuple[Tensor, ...], t1: Times | None
+    bound: Bound,
+    method: Solver,
+    controller: PID,
+    t: Tensor,
+    y: Tensor,
+    carry: tuple[Tensor, ...],
+    goal: Tensor,
+    sign: Tensor,
 ) -> Tensor:
-    """Signed sizes of first steps."""
-    if not method.adaptive:
-        raise ValueError(f"h must be given for {method.name}, which has no error estimate")
-    end = torch.full_like(t, torch.inf) if t1 is None else bound.layout.times(t1, "t1")
-    if bool((end == t).any()):
-        raise ValueError("t1 must differ from t")
-    sign = torch.where(end > t, 1.0, -1.0)
+    """Signed sizes of first steps towards the times ``goal``."""
     slope = method.slope(bound, t, y, carry)
-    return sign * controller.first(bound, t, y, slope, sign, (end - t).abs(), method.error_order)
+    return sign * controller.first(bound, t, y, slope, sign, (goal - t).abs(), method.error_order)

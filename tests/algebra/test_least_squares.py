@@ -1,5 +1,7 @@
 """Levenberg and Marquardt's method against SciPy and hand computation; Jacobians point by point."""
 
+import itertools
+
 import pytest
 import scipy.optimize
 import torch
@@ -61,6 +63,28 @@ def test_a_step_that_does_not_help_is_not_taken():
     assert moved.x.item() == pytest.approx((x0 - slope * torch.atan(x0) / (slope**2 + 1e-4 * 3**tries)).item())
     assert tries > 2
     assert levenberg_marquardt(torch.atan, x0, atol=1e-9).x.item() == pytest.approx(0, abs=1e-9)
+
+
+def test_no_step_raises_the_objective_with_its_decay():
+    seen = []
+
+    def residual(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([3 * (2 * x).sin() - 2, x - 3], 1)
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        return residual(x).square().sum(1) + 4.0 * x.square().sum(1)
+
+    def linearise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(objective(x))
+        return residual(x), torch.stack([6 * (2 * x).cos(), torch.ones_like(x)], 1)
+
+    x0 = torch.linspace(-3, 3, 64, dtype=F64)[:, None]
+    options = {"damping": 1e-3, "decay": 4.0, "max_iterations": 15, "raise_on_failure": False}
+    found = levenberg_marquardt(None, x0, linearise=linearise, **options)
+    torch.testing.assert_close(objective(found.x), torch.stack(seen).amin(0), rtol=1e-14, atol=0)
+    assert any(
+        bool((later > before).any()) for before, later in itertools.pairwise(seen)
+    )  # a trial would have raised it
 
 
 def test_rosenbrock_and_an_unused_unknown():

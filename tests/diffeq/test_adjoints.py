@@ -183,6 +183,21 @@ def test_a_hidden_tensor_is_an_error_not_a_zero(adjoint: Any) -> None:
     assert float(torch.autograd.grad(end.sum(), hidden)[0]) == pytest.approx(math.exp(0.5), rel=1e-7)
 
 
+@pytest.mark.parametrize("adjoint", [Checkpointed(), Backsolve(), Reversible()], ids=lambda a: type(a).__name__)
+def test_a_tensor_that_is_hidden_until_late_is_an_error_too(adjoint: Any) -> None:
+    hidden = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    start = Y0.clone().requires_grad_()
+    options = {"solver": "reversible-heun"} if isinstance(adjoint, Reversible) else {}
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return hidden * y if float(t.min()) > 0.6 else -y
+
+    ys = solve(ODE(field), start, 0.0, 1.0, adjoint=adjoint, controller=Constant(steps=8), **options).ys
+    with pytest.raises(ValueError, match=r"the field hides a tensor of shape \(\) that needs a gradient"):
+        ys.sum().backward()
+    assert start.grad is None
+
+
 def test_values_of_a_path_get_their_gradient_or_an_error() -> None:
     values = normal(3, torch.arange(2), (5, 2), dtype=torch.float64).requires_grad_()
     path = PrecomputedPath(torch.linspace(0, 1, 5).double(), values)

@@ -69,6 +69,10 @@ def test_sdeint(noise: str, calculus: str, method: str | None) -> None:
     a, b, c = (sdeint(Geometric(noise, calculus), torch.ones(3, 1).double(), ts, dt=0.1, seed=s) for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
+    # It resolves the smallest step, which from 0.2 to 0.3 and from 0.9 to 1 is 0.1.
+    own = BrownianTree(1, 0.0, 1.0, (1,), tolerance=0.04, samples=3, space_time=calculus == "ito")
+    given = sdeint(Geometric(noise, calculus), torch.ones(3, 1).double(), ts, dt=0.1, bm=own)
+    torch.testing.assert_close(a, given, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pdebook.algebra.nonlinear import anderson, picard
 from pdebook.diffeq.controllers import PID, Constant, Grid
+from pdebook.diffeq.forecasts import forecast, forecast_loss
 from pdebook.diffeq.neural_differential_equations import (
     ConcatSquash,
     ContinuousFlow,
@@ -23,10 +24,7 @@ from pdebook.diffeq.neural_differential_equations import (
     ScaledField,
     SymbolicField,
     flow_loss,
-    forecast,
-    forecast_loss,
     gaussian_kl,
-    growing_horizon,
     latent_ode_loss,
     with_trace,
 )
@@ -76,37 +74,6 @@ def test_scaled_field_is_bounded_by_its_scale() -> None:
     nn.init.constant_(field.scale, 2.5)
     torch.testing.assert_close(field(torch.zeros(7), y), 2.5 * before)
     assert isinstance(field.network[1], nn.Softplus)
-
-
-def test_forecast_hits_the_times_and_substeps_refine_it() -> None:
-    y, times = normal(4, 2), torch.tensor([0.5, 0.7, 1.5, 1.6], dtype=F64)
-    rotation = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=F64)
-
-    def error(substeps: int) -> float:
-        result = forecast(lambda t, y: y @ rotation.T, y, times, substeps=substeps)
-        exact = torch.stack([y @ torch.linalg.matrix_exp(float(t - times[0]) * rotation).T for t in times], 1)
-        assert torch.equal(result[:, 0], y)
-        return float((result - exact).abs().max())
-
-    # Fourth order: halving the steps divides the error by 16, up to the next order.
-    assert 12 < error(1) / error(2) < 20
-
-
-def test_forecast_loss_is_the_mean_square_from_the_first_state() -> None:
-    field, times, data = HybridField(MLP(2, 2, width=4)).double(), torch.linspace(0, 1, 5, dtype=F64), normal(3, 5, 2)
-    expected = ((forecast(field, data[:, 0], times) - data) ** 2).sum() / data.numel()
-    torch.testing.assert_close(forecast_loss(field, (times, data)), expected)
-
-
-def test_horizon_grows_linearly_from_first_to_all() -> None:
-    times, data = torch.arange(21.0), torch.randn(4, 21, 2)
-    batches = growing_horizon(times, data, first=5, over=100)
-    lengths = [len(batches(0, step)[0]) - 1 for step in (0, 6, 7, 50, 99, 100, 1000)]
-    assert lengths == [5, 5, 6, 12, 19, 20, 20]
-    clock, cut = batches(0, 50)
-    assert torch.equal(clock, times[:13])
-    assert torch.equal(cut, data[:, :13])
-    assert len(growing_horizon(times, data, first=5, over=0)(0, 0)[0]) == 21
 
 
 # -------------------- latent ODE
@@ -396,9 +363,6 @@ def test_formulas_are_a_field_with_constants_to_fit() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: growing_horizon(torch.arange(5.0), torch.zeros(1, 5, 2), first=0, over=1), "first must be in 1 to 4"),
-        (lambda: growing_horizon(torch.arange(5.0), torch.zeros(1, 5, 2), first=5, over=1), "got 5 and 1"),
-        (lambda: growing_horizon(torch.arange(5.0), torch.zeros(1, 5, 2), first=1, over=-1), "over not negative"),
         (
             lambda: SymbolicField([parse_infix("x", ("x",))], ("x", "y")),
             "expressions must be one for each of x, y, got 1",

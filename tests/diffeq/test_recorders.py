@@ -11,6 +11,7 @@ from torch import Tensor
 from pdebook.diffeq.adjoints import Checkpointed, Direct
 from pdebook.diffeq.brownian import BrownianTree
 from pdebook.diffeq.controllers import PID, Constant
+from pdebook.diffeq.paths import LinearPath
 from pdebook.diffeq.recorders import (
     ErrorEstimate,
     Noted,
@@ -23,7 +24,7 @@ from pdebook.diffeq.recorders import (
 )
 from pdebook.diffeq.single_step import single_step
 from pdebook.diffeq.solve import solve
-from pdebook.diffeq.terms import ODE, SDE
+from pdebook.diffeq.terms import CDE, ODE, SDE
 from pdebook.metrics.order import observed_order
 from pdebook.rng import normal
 
@@ -97,6 +98,10 @@ def test_error_estimates_are_the_controllers_own() -> None:
     scale = 1e-5 + 1e-5 * torch.maximum(y0.abs(), one.y.abs())
     torch.testing.assert_close(plain[0], (one.error / scale).square().mean(1).sqrt(), rtol=1e-12, atol=0)
     torch.testing.assert_close(raw[0], h[0] * one.error.square().mean(1).sqrt(), rtol=1e-12, atol=0)
+    back = solve(TERM, y0, 0.0, -2.0, record=kinds[:2], **options)
+    assert back.steps is not None
+    for (size, _), (error, _), step in zip(*back.records, -back.steps.diff(dim=0), strict=True):
+        torch.testing.assert_close(size, error * step, rtol=1e-14, atol=0)
     # Together they take steps, so one number serves both.
     shared = PID(1e-5, 1e-5, scope="batch")
     s = solve(TERM, y0, 0.0, 2.0, controller=shared, record=(ErrorEstimate(shared, by_step=False),))
@@ -240,6 +245,29 @@ def test_the_automatic_size_is_that_of_a_solve() -> None:
     one = single_step(linear(rate), 0.0, torch.ones(1, 1).double(), solver="heun")
     h = float(one.h)
     assert float(torch.autograd.grad(one.y.sum(), rate)[0]) == pytest.approx(h - 2.0 * h**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["euler", "rk4", "dopri5"])
+def test_a_single_step_from_a_corner_of_a_control_takes_the_slope_of_its_own_side(solver: str) -> None:
+    # X has slope 1 before t = 1 and -2 after it.
+    path = LinearPath(torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([[[0.0], [1.0], [-1.0]]] * 2).double())
+    term, y = CDE(lambda t, y: torch.ones_like(y)[..., None], path), torch.zeros(2, 1).double()
+    h = torch.tensor([0.5, -0.5]).double()
+    one = single_step(term, 1.0, y, h, solver=solver)
+    torch.testing.assert_close(one.y[:, 0], torch.tensor([-1.0, -0.5]).double(), rtol=1e-12, atol=1e-12)
+    # The same where the step ends at the corner.
+    one = single_step(term, torch.tensor([0.5, 1.5]).double(), y, h, solver=solver)
+    torch.testing.assert_close(one.y[:, 0], torch.tensor([0.5, 1.0]).double(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_automatic_size_at_a_corner_knows_the_slope_of_its_side() -> None:
+    path = LinearPath(torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([[[0.0], [1.0], [-9.0]]]).double())
+    term = CDE(lambda t, y: (-y)[..., None], path)
+    y = torch.ones(1, 1).double()
+    for end, rate in ((2.0, 10.0), (0.0, -1.0)):
+        alone = float(single_step(linear(rate), 1.0, y, t1=end).h)
+        assert float(single_step(term, 1.0, y, t1=end).h) == pytest.approx(alone, rel=1e-9)
+    assert float(single_step(term, 1.0, y).h) == float(single_step(term, 1.0, y, t1=2.0).h)
 
 
 def test_a_frozen_first_stage_has_no_gradient() -> None:

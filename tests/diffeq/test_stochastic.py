@@ -12,6 +12,7 @@ from pdebook.diffeq.brownian import BrownianTree
 from pdebook.diffeq.controllers import PID, Constant
 from pdebook.diffeq.methods import SOLVERS
 from pdebook.diffeq.reversible import Reversible
+from pdebook.diffeq.single_step import single_step
 from pdebook.diffeq.solve import solve
 from pdebook.diffeq.terms import SDE
 from pdebook.metrics.order import observed_order
@@ -60,6 +61,72 @@ def test_strong_orders_on_geometric_brownian_motion(solver: str, calculus: str, 
     # Scalar noise commutes, so the Stratonovich methods of order 1/2 have order 1 here.
     found = observed_order(strong_errors(geometric(calculus), solver, exact(calculus)), n=COUNTS).order
     assert order - 0.2 < found < order + 0.25
+
+
+@pytest.mark.parametrize(
+    ("solver", "calculus", "order"),
+    [
+        ("milstein", "ito", 1.0),
+        ("srid2", "ito", 1.5),
+        ("euler-heun", "stratonovich", 1.0),
+        ("heun-sde", "stratonovich", 1.0),
+        ("reversible-heun", "stratonovich", 1.0),
+    ],
+)
+def test_strong_orders_with_coefficients_that_depend_on_time(solver: str, calculus: Any, order: float) -> None:
+    # d log y = (t or t - a²/2) dt + a dW with a = 0.8 (1 + t); as below, ∫ (1 + t) dW = 1.5 W - H, and ∫ a² dt = 0.64 · 7/3.
+    term = SDE(lambda t, y: t[:, None] * y, lambda t, y: SIGMA * (1.0 + t)[:, None] * y, tree(), "diagonal", calculus)
+    whole = tree().increment(0.0, 1.0)
+    assert whole.area is not None
+    half_variance = 0.5 * SIGMA**2 * 7 / 3 if calculus == "ito" else 0.0
+    goal = (0.5 - half_variance + SIGMA * (1.5 * whole.w - whole.area)).exp()
+    found = observed_order(strong_errors(term, solver, goal), n=COUNTS).order
+    assert order - 0.2 < found < order + 0.35
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_step_of_milstein_and_of_euler_heun_is_the_formula(sign: float) -> None:
+    y = torch.linspace(0.5, 1.5, PATHS).double()[:, None]
+    ends = (0.25, 0.5)[:: int(sign)]
+    t, h = ends[0], sign * 0.25
+    w = sign * (tree().value(0.5) - tree().value(0.25))
+
+    def g(t: Any, y: Tensor) -> Tensor:
+        return (1.0 + t) * y.sin()
+
+    def stepped(solver: str, calculus: Any) -> Tensor:
+        term = SDE(lambda t, y: y.cos(), lambda t, y: g(t[:, None], y), tree(), "diagonal", calculus)
+        return solve(term, y, *ends, solver=solver, controller=Constant(steps=1)).ys
+
+    euler = y + y.cos() * h
+    slope = (1.0 + t) * y.cos()
+    milstein = euler + g(t, y) * w + 0.5 * slope * g(t, y) * (w**2 - abs(h))
+    torch.testing.assert_close(stepped("milstein", "ito"), milstein, rtol=1e-12, atol=1e-12)
+    first = g(t, y) * w
+    torch.testing.assert_close(
+        stepped("euler-heun", "stratonovich"),
+        euler + 0.5 * (first + g(ends[1], y + first) * w),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_the_error_estimate_of_srid2() -> None:
+    # One step of dy = a dt + y dW: the last two columns of the table, and a sixth of the three drifts.
+    w, h = tree().increment(0.0, 0.25), 0.25
+    assert w.area is not None
+    term = SDE(lambda t, y: 0.0 * y + MU, lambda t, y: y, tree(), "diagonal", "ito")
+    error = single_step(term, 0.0, torch.ones(PATHS, 1).double(), h, solver="srid2").error
+    assert error is not None
+    mean, triple = 0.5 * w.w + w.area, (w.w**3 - 3 * h * w.w) / (6 * h)
+    root = h**0.5
+    g = [torch.ones(PATHS, 1).double()]
+    g.append(1 + h * MU / 4 - root * g[0] / 2)
+    g.append(1 + h * MU + root * g[0])
+    g.append(1 + h * MU / 4 + root * (2 * g[0] - g[1] + g[2] / 2))
+    third = 2 * g[0] - 4 / 3 * g[1] - 2 / 3 * g[2]
+    fourth = -2 * g[0] + 5 / 3 * g[1] - 2 / 3 * g[2] + g[3]
+    torch.testing.assert_close(error, h * MU / 2 + third * mean + fourth * triple, rtol=1e-12, atol=1e-12)
 
 
 def test_the_other_calculus_is_another_process() -> None:

@@ -168,6 +168,8 @@ REPLACE, INSERT, DELETE, SUBTREE, CROSSOVER = 0.2, 0.5, 0.7, 0.9, 0.05
         (change("x + 2*y", DELETE, 0.9, 0, 0, 0.1), "x + y"),
         (change("x + 2*y", DELETE, 0.9, 0, 0, 0.9), "x + 2.0"),
         (change("x + sin(y)", DELETE, 0.9, 0, 0, 0.1), "x + y"),
+        (change("sin(x) + 2*y", DELETE, 0.0, 0, 0, 0.1), "2.0 * y"),
+        (change("sin(x) + 2*y", DELETE, 0.0, 0, 0, 0.9), "sin(x)"),
         (change("x", DELETE, 0.0, 0, 0.9), "y"),
         (change("x + 2*y", SUBTREE, 0.3, pool="sin(3*y)"), "sin(3.0 * y) + 2.0 * y"),
         (change("x + 2*y", SUBTREE, 0.5, pool="3"), "x + 3.0"),
@@ -228,6 +230,20 @@ def test_the_famous_return_when_it_is_time(monkeypatch):
         shapes.clear()
         evolve(x, x[:, 0] + 1, keep, budget=18 + 20 * 6, migration_every=every, **options)
         assert shapes == [(3, 2)] * times
+
+
+@pytest.mark.parametrize(("parsimony", "smallest"), [(1e6, True), (0.0, False)])
+def test_parsimony_lets_small_parents_win(monkeypatch, parsimony, smallest):
+    x, mothers = points(20, 0), []
+    monkeypatch.setattr(
+        evolution, "mutated", lambda chosen, mates, pool, draws, values: mothers.append(chosen) or chosen
+    )
+    options = {"populations": 4, "population_size": 12, "tournament": 200, "brood": 4, "variables": NAMES, "seed": 0}
+    evolve(x, x[:, 0] * x[:, 1] + x[:, 0], keep, budget=48 + 16, parsimony=parsimony, **options)
+    first = random_programs(evolution.fold_in(0, "first"), 48, NAMES, ARITHMETIC, 7, 11, x)
+    # With a tournament so large that it meets everybody, the winner has the smallest score of its population.
+    least = first.sizes.view(4, 12).amin(1).repeat_interleave(4)
+    assert torch.equal(mothers[0].sizes, least) == smallest
 
 
 def test_the_oldest_die(monkeypatch):
@@ -344,6 +360,9 @@ def test_front_and_choice():
     exact = ParetoFront.of([Candidate(x, 1.0), Candidate(middle, 0.0), Candidate(big, -0.0)], 3)
     assert exact.choose().expression == middle
     assert ParetoFront.of([Candidate(x, 1.0)], 1).choose().expression == x
+    even = ParetoFront.of([Candidate(x, 1.0), Candidate(middle, 1 / 4), Candidate(big, 1 / 16)], 3)
+    assert even.gains[1] == even.gains[2]
+    assert even.choose().expression == middle
     with pytest.raises(ValueError, match="candidates must hold one with a finite loss"):
         ParetoFront.of([Candidate(x, math.inf)], 1)
 

@@ -98,10 +98,10 @@ class HLL:
         """The flux."""
         slow, fast = SPEEDS[self.speeds](law, left, right, axis)
         slow, fast = slow.clamp_max(0.0).unsqueeze(1), fast.clamp_min(0.0).unsqueeze(1)
-        # Both vanish where nothing moves, and the two fluxes are the same.
+        # Both vanish where nothing moves; then the two fluxes are the same, and any weight will do.
         width = (fast - slow).clamp_min(torch.finfo(left.dtype).tiny)
         f_left, f_right = law.flux(left, axis), law.flux(right, axis)
-        weight = torch.where(fast == slow, 0.5, fast / width)
+        weight = fast / width
         jump = law.conserved(right) - law.conserved(left)
         return torch.lerp(f_right, f_left, weight) + (slow * weight) * jump
 

@@ -121,7 +121,7 @@ def march(
         # are recorded the graph holds every state anyway; which ones were saved is read at the end.
         if u.requires_grad:
             kept.append(u)
-            places[rows, here] = torch.where(active, len(kept) - 1, places[rows, here])
+            places[rows, here] = len(kept) - 1
         else:
             if out is None:
                 out = u.new_empty(batch, count, *u.shape[1:])

@@ -443,6 +443,15 @@ def test_samples_end_at_their_own_times_and_rest():
         assert alone.steps[0] == got.steps[k]
 
 
+def test_a_time_to_save_that_is_the_start_takes_no_step():
+    fv = FiniteVolume(Advection(1), Grid(16))
+    u = torch.cat([sine(Grid(16)), 2 * sine(Grid(16))])
+    times = torch.tensor([[0.5, 0.6], [0.7, 0.8]], dtype=F64)
+    got = fv.advance(u, times, start=torch.tensor([0.5, 0.6], dtype=F64), dt=0.05)
+    assert got.steps.tolist() == [2, 4]
+    assert torch.equal(got.u[0, 0], u[0])
+
+
 def test_a_sample_that_rests_does_not_change_under_split_viscosity():
     fv = FiniteVolume(Burgers(1, viscosity=0.3), Grid(16), viscous_stages=5)
     u = torch.cat([sine(Grid(16)), 0.1 * sine(Grid(16))])
@@ -527,7 +536,7 @@ def test_steps_have_gradients(name):
 def test_trajectories_have_gradients_in_the_start_boundary_values_and_parameters():
     def run(u, inflow, speed):
         fv = FiniteVolume(Advection(1, speed=speed), Grid(8), [(Ghost(inflow), Outflow())])
-        return fv.advance(u, [[0.03, 0.07], [0.05, 0.11]], dt=torch.tensor([0.02, 0.03])).u
+        return fv.advance(u, [[0.03, 0.07], [0.05, 0.11]], dt=torch.tensor([0.01, 0.03])).u  # the second arrives first
 
     generator = torch.Generator().manual_seed(0)
     u, inflow = (torch.randn(2, 1, n, dtype=F64, generator=generator).requires_grad_() for n in (8, 1))
@@ -635,6 +644,13 @@ def test_the_floor_lifts_pressure_only():
     torch.testing.assert_close(got[0, :2], w[0, :2])
     kept = [0, 1, 2, 4, 5, 6, 7]
     assert torch.equal(got[0, 2, kept], law.primitive(law.conserved(w))[0, 2, kept])
+
+
+def test_the_floor_leaves_all_that_is_above_it_to_the_last_bit():
+    law = Euler(1)
+    u = random_gas(law, 32)
+    plain, floored = (FiniteVolume(law, Grid(32), positivity=word) for word in ("fallback", "floor"))
+    assert torch.equal(floored.step(u, 1e-3), plain.step(u, 1e-3))
 
 
 # Failures and bad input.

@@ -184,6 +184,30 @@ def test_hllc_is_the_text_books(name):
         torch.testing.assert_close(fluxes.HLLC()(law, left, right, axis), expected)
 
 
+@pytest.mark.parametrize("name", ["water1", "water2"])
+def test_hllc_for_water_is_the_text_books(name):
+    # Toro 2001, section 10.6: h* = h (S - v)/(S - S*), all else carried along with the normal velocity S*.
+    law = FLUIDS[name]
+    left, right = states(law, 200, seed=5), states(law, 200, seed=6)
+    for axis in range(law.dims):
+        n = 1 + axis
+        slow, fast = fluxes.SPEEDS["davis"](law, left, right, axis)
+        into, out = left[:, 0] * (left[:, n] - slow), right[:, 0] * (right[:, n] - fast)
+        contact = (slow * out - fast * into) / (out - into)
+        sides = []
+        for w, s in ((left, slow), (right, fast)):
+            star = w.clone()
+            star[:, 0], star[:, n] = w[:, 0] * (s - w[:, n]) / (s - contact), contact
+            sides.append(law.flux(w, axis) + s.unsqueeze(1) * (law.conserved(star) - law.conserved(w)))
+        pick = torch.where((contact >= 0).unsqueeze(1), *sides)
+        pick = torch.where((fast <= 0).unsqueeze(1), law.flux(right, axis), pick)
+        expected = torch.where((slow >= 0).unsqueeze(1), law.flux(left, axis), pick)
+        torch.testing.assert_close(fluxes.HLLC()(law, left, right, axis), expected)
+    # Where both depths and speeds are mirrored the contact stands.
+    still = law.contact(left, left * mirror(law, 0), *(s * (left[:, 0] * 0 + 1) for s in (-9.0, 9.0)), 0)
+    torch.testing.assert_close(still, torch.zeros_like(still))
+
+
 @pytest.mark.parametrize("name", ["water1", "gas2"])
 @pytest.mark.parametrize("speeds", fluxes.SPEEDS)
 def test_hll_is_the_formula_and_its_speeds_hold_the_exact_ones(name, speeds):
@@ -251,6 +275,13 @@ def test_fluxes_are_near_the_exact_one(flux):
 def test_fluxes_have_gradients(law, flux):
     left, right = states(law, 3, seed=9).requires_grad_(), states(law, 3, seed=10).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: flux(law, a, b, law.dims - 1), (left, right))
+
+
+def test_at_rest_a_flux_has_a_gradient():
+    for flux in (fluxes.HLL(), fluxes.Rusanov()):
+        pair = torch.zeros(2, 1, 1, 1, dtype=F64, requires_grad=True)
+        (slope,) = torch.autograd.grad(flux(Burgers(1), pair[0], pair[1], 0).sum(), pair)
+        assert slope.abs().max() == 0, flux
 
 
 def test_nothing_moves_where_both_speeds_vanish():

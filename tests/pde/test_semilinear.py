@@ -348,6 +348,9 @@ def test_courant_number() -> None:
     u = torch.zeros(2, 2, 8, 16)
     u[1, :, 3, 4] = torch.tensor([-2.0, 1.0])
     assert Burgers(grid).courant(u, 0.1).tolist() == pytest.approx([0.0, 0.1 * (2.0 / 0.125 + 1.0 / 0.25)])
+    # To the last digits also where the spacing is no sum of few powers of two.
+    fine = Burgers(Grid((7,))).courant(torch.ones(1, 1, 7, dtype=torch.float64), 0.1)
+    assert float(fine) == pytest.approx(0.7, rel=1e-14)
     assert Diffusion(grid).courant(u[:, :1], 0.1).tolist() == [0.0, 0.0]
 
 

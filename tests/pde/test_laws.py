@@ -135,6 +135,16 @@ def test_choosing_samples_of_a_law_without_their_parameters_changes_nothing():
     assert cut.speed[1] == 2.0
 
 
+def test_scalar_fluxes_know_their_axis_and_its_spacing():
+    grid = Grid((6, 5), (3.0, 1.0))
+    x, y = grid.coordinates(dtype=F64)
+    plane = (2.0 * x + 3.0 * y).expand(1, 1, 6, 5)
+    for axis, rate in ((0, 2.0), (1, 3.0)):
+        got = Burgers(2, viscosity=0.4).viscous_flux(plane, axis, grid.spacing)
+        torch.testing.assert_close(got, torch.full_like(got, 0.4 * rate))
+        torch.testing.assert_close(Advection(2, speed=(7.0, -5.0)).flux(plane, axis), (7.0, -5.0)[axis] * plane)
+
+
 def smooth(law, x):
     """Smooth positive periodic primitive fields at points x, (dims, *shape), on the unit box."""
     rows = []

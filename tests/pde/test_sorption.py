@@ -204,6 +204,20 @@ def test_failed_iterations_are_named():
         Sorption().solve(constant([0.0], 64), Grid(64), [50.0], steps=2, newton=1)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_failure_in_either_stage_counts(monkeypatch, stage):
+    solved, calls = Sorption._implicit, []
+
+    def implicit(*args):
+        calls.append(1)
+        end, good = solved(*args)
+        return end, good & torch.tensor([True, len(calls) != stage])
+
+    monkeypatch.setattr(Sorption, "_implicit", implicit)
+    with pytest.raises(Diverged, match=r"failed for 1 of 2 samples \(samples 1\), first in step 1,"):
+        Sorption().solve(constant([0.0, 0.1], 16), Grid(16), [50.0], steps=4)
+
+
 U = torch.full((2, 1, 8), 0.1)
 
 

@@ -8,6 +8,7 @@
 | ``baselines`` | FNO and U-Net as in PDEBench, and the ways of training them for a rollout |
 | ``inversion`` | the start of a trajectory from its end, by gradients through a solver or a surrogate |
 | ``pinn`` | physics-informed networks for systems, with the residuals kept apart or summed |
+| ``pinn_examples`` | the chapter's networks of that kind, one for each start and problem, without data |
 
 Papers: ``pdebench`` (Takamoto et al. 2022).
 """

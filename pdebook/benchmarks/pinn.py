@@ -4,7 +4,7 @@ A field is a function of points (t, x, ...), made of operations that jets know; 
 system's equations and squares the sum, a loss that is blind: where r_1 = -r_2 it vanishes although no equation holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,16 @@ from pdebook.nn.mlp import MLP, initialised
 from pdebook.rng import fold_in
 from pdebook.training import History, fit
 
-__all__ = ["acoustics", "advection", "burgers", "diffusion_reaction", "mean_square", "network", "train_pinn"]
+__all__ = [
+    "acoustics",
+    "advection",
+    "burgers",
+    "diffusion_reaction",
+    "mean_square",
+    "network",
+    "on_grid",
+    "train_pinn",
+]
 
 Field = Callable[[Any], Any]
 Residual = Callable[[Field, Tensor], Tensor]
@@ -120,3 +129,26 @@ def train_pinn(
         return mean_square(residual(module, x), combine) + (low - high).square().mean() + first.square().mean()
 
     return fit(model, loss, batch, steps=steps, lr=lr, seed=seed, **options)
+
+
+def on_grid(
+    fields: Sequence[Field], times: Float[Tensor, " time"], x: Float[Tensor, " n"]
+) -> Float[Tensor, "sample time channel n"]:
+    """u_θ(t, x) of one network for each sample at all times and places: frames as ``tasks.Forward.compare`` takes them.
+
+    A network that solves for one start is no map from frame to frame, so there is nothing to roll out: it is asked for each
+    time directly.
+
+    Args:
+        fields: one function of points (t, x) for each sample, to (points, channels).
+        times: of the frames.
+        x: places.
+    Raises:
+        ValueError: no fields.
+    """
+    if not fields:
+        raise ValueError("fields must hold one function for each sample, got none")
+    points = torch.cartesian_prod(times.to(x), x)
+    with torch.no_grad():
+        frames = [field(points).reshape(len(times), len(x), -1).transpose(1, 2) for field in fields]
+    return torch.stack(frames)

@@ -185,15 +185,49 @@ class Forward:
             convention: of the Fourier bands; see ``FieldMetrics``.
             device: where the model is; where the data are if left out.
         """
+
+        def predict(history: Tensor, first: int) -> Tensor:
+            return rollout(_evaluating(model), history, self.source.shape[1] - self.history, bundle=bundle)
+
+        return self._measured(predict, name, batch, convention, device)
+
+    @torch.no_grad()
+    def compare(
+        self, predicted: Float[Tensor, "sample time channel *size"], name: str = "", *, convention: str = "isotropic"
+    ) -> Report:
+        """Measure given frames after the history, by whatever was made without steps: a function of time and place, say.
+
+        Args:
+            predicted: for all test samples, in their order.
+            name, convention: as in ``evaluate``.
+        Raises:
+            ValueError: another shape than that of the test samples without their history.
+        """
+        wanted = (len(self.test), self.source.shape[1] - self.history, *self.source.shape[2:])
+        if predicted.shape != wanted:
+            raise ValueError(f"predicted must have the shape {wanted}, got {tuple(predicted.shape)}")
+
+        def predict(history: Tensor, first: int) -> Tensor:
+            return predicted[first : first + len(history)]
+
+        return self._measured(predict, name, 64, convention, predicted.device)
+
+    def _measured(
+        self,
+        predict: Callable[[Tensor, int], Tensor],
+        name: str,
+        batch: int,
+        convention: str,
+        device: torch.device | str | None,
+    ) -> Report:
+        """Metrics of predict(history, place among the test samples), a batch at a time."""
         dims = len(self.source.shape) - 3
         metrics = FieldMetrics(dims, convention=convention, length=self.length, periodic=self.periodic)
-        steps = self.source.shape[1] - self.history
         numbers = list(self.test)
         for first in range(0, len(numbers), batch):
             u = torch.stack([self.source.read(i, slice(None)) for i in numbers[first : first + batch]])
             u = u if device is None else u.to(device)
-            predicted = rollout(_evaluating(model), u[:, : self.history], steps, bundle=bundle)
-            metrics.update(predicted, u[:, self.history :])
+            metrics.update(predict(u[:, : self.history], first), u[:, self.history :])
         return Report(name, metrics.compute(), self.source.times[self.history :])
 
 

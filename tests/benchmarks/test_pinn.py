@@ -81,6 +81,23 @@ def test_the_network_has_pdebenchs_size_and_learns_an_easy_problem():
     assert float(history.losses[-10:].mean()) < 0.3 * float(history.losses[:5].mean())
 
 
+def test_frames_are_the_fields_at_all_times_and_places():
+    times, x = torch.tensor([0.0, 0.5, 2.0], dtype=F64), torch.tensor([0.1, 0.7])
+
+    def field(z, factor=1.0):
+        return factor * torch.stack([z[:, 0] + 10 * z[:, 1], z[:, 0] * z[:, 1]], -1)
+
+    frames = pinn.on_grid([field, lambda z: field(z, 2.0)], times, x)
+    assert frames.shape == (2, 3, 2, 2)
+    for i, t in enumerate(times.tolist()):
+        for k, place in enumerate(x.tolist()):
+            assert frames[0, i, :, k].tolist() == pytest.approx([t + 10 * place, t * place])
+    assert torch.equal(frames[1], 2 * frames[0])
+    assert not pinn.on_grid([pinn.network(2, 1)], times, x).requires_grad
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="fields must hold one function for each sample"):
+        pinn.on_grid([], torch.zeros(2), torch.zeros(3))
     with pytest.raises(ValueError, match="combine must be one of vector, sum"):
         pinn.mean_square(torch.ones(2, 2), "mean")

@@ -29,6 +29,20 @@ def test_a_report_is_the_metrics_of_the_rollout_without_the_history_in_any_batch
     assert report.times.tolist() == [2, 3, 4, 5]
 
 
+def test_given_frames_are_measured_as_the_rollout_that_makes_them():
+    u = trajectories(samples=70)
+    task = Forward.of(u, test=66, history=2)
+    held = u[:66, 1:2].expand(-1, 4, -1, -1)
+    given, rolled = task.compare(held, "held", convention="paper"), task.evaluate(persistence(2), convention="paper")
+    for name, value in rolled.metrics.items():
+        assert torch.allclose(given[name], value)
+    assert given.name == "held"
+    assert torch.equal(given.times, rolled.times)
+    assert task.compare(u[:66, 2:]).mean("max") == 0
+    # The order of the samples counts.
+    assert task.compare(u[:66, 2:].flip(0)).mean("max") > 1
+
+
 def test_trivial_baselines_are_exact_where_they_should_be():
     n = torch.arange(8, dtype=F64)
     still = torch.ones(3, 5, 2, 8, dtype=F64) * n
@@ -111,6 +125,10 @@ def test_a_table_is_text_and_markdown():
         (lambda: Forward.of(trajectories(), test=2, history=6), "history must leave"),
         (lambda: Forward.of(trajectories(), test=2, history=0), "history must leave"),
         (lambda: Forward(Forward.of(trajectories(), test=2, history=1).source, [1, 2], [2], 1), "no sample in common"),
+        (
+            lambda: Forward.of(trajectories(), test=2, history=1).compare(torch.ones(2, 6, 2, 16)),
+            r"predicted must have the shape \(2, 5, 2, 16\), got \(2, 6, 2, 16\)",
+        ),
         (lambda: Coefficients(torch.ones(3, 1, 4), torch.ones(2, 1, 4), 1), "as many"),
         (
             lambda: Inverse(lambda u: u, torch.ones(1, 1, 8), torch.ones(1, 1, 8)).evaluate(torch.ones(1, 8)),

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-__all__ = ["Interpolation", "Neighbours", "lax_wendroff", "limited", "linear", "sample", "upwind", "van_leer"]
+__all__ = ["ALIKE", "Interpolation", "Neighbours", "lax_wendroff", "limited", "linear", "sample", "upwind", "van_leer"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ Interpolation = Callable[[Neighbours], Tensor]
 
 def linear(near: Neighbours) -> Tensor:
     """The mean of both neighbours: second order, without dissipation."""
-    return 0.5 * (near.at(-1) + near.at(0))
+    return torch.lerp(near.at(-1), near.at(0), 0.5)
 
 
 def _velocity(near: Neighbours) -> Tensor:
@@ -55,9 +55,14 @@ def _velocity(near: Neighbours) -> Tensor:
     return near.velocity
 
 
+def _upwards(near: Neighbours) -> Tensor:
+    """One where the flow goes upwards, else zero: a weight with which torch.lerp chooses exactly, on a CPU faster than torch.where."""
+    return _velocity(near).detach().sign().relu_()
+
+
 def upwind(near: Neighbours) -> Tensor:
     """The value on the side that the flow comes from: first order, monotone."""
-    return torch.where(_velocity(near) > 0, near.at(-1), near.at(0))
+    return torch.lerp(near.at(0), near.at(-1), _upwards(near))
 
 
 def lax_wendroff(near: Neighbours) -> Tensor:
@@ -68,31 +73,35 @@ def lax_wendroff(near: Neighbours) -> Tensor:
 
 def limited(near: Neighbours, proposal: Tensor) -> Tensor:
     """c_up - φ(r) (c_up - proposal), van Leer's φ(r) = 2r/(1 + r) for r > 0, else 0; r is the upwind slope over the central one."""
-    forwards, slope, centre = _slopes(near)
-    monotone = slope * centre > 0
-    weight = torch.where(monotone, 2 * slope, 0.0) / torch.where(monotone, slope + centre, 1.0)
-    return torch.lerp(torch.where(forwards, near.at(-1), near.at(0)), proposal, weight)
+    upwards = _upwards(near)
+    share, _ = _share(near, upwards)
+    return torch.lerp(torch.lerp(near.at(0), near.at(-1), upwards), proposal, 2 * share)
 
 
-def _slopes(near: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether the flow goes upwards, the difference on the upwind side, and the central one."""
+def _share(near: Neighbours, upwards: Tensor) -> tuple[Tensor, Tensor]:
+    """φ(r)/2 = a/(a + b) for ab > 0, else zero, a the difference on the upwind side and b the central one; and b."""
     place = near.axis + 1
     differences = torch.diff(near.padded, dim=place)
     n = differences.shape[place] - 2
-    forwards = _velocity(near) > 0
-    low, centre, high = (differences.narrow(place, start, n) for start in range(3))
-    return forwards, torch.where(forwards, low, high), centre
+    centre = differences.narrow(place, 1, n)
+    slope = torch.lerp(differences.narrow(place, 2, n), differences.narrow(place, 0, n), upwards)
+    product = (slope * centre).relu_()
+    # ab/(ab + b²), kept from 0/0, whose gradient is not a number.
+    return product / torch.addcmul(product, centre, centre).add_(torch.finfo(centre.dtype).tiny), centre
 
 
 def van_leer(near: Neighbours) -> Tensor:
     """Lax and Wendroff's value under van Leer's limiter: second order where smooth, no new extrema."""
-    # ``limited`` of ``lax_wendroff``, with the common factors multiplied out.
-    forwards, slope, centre = _slopes(near)
-    product = slope * centre
-    monotone = product > 0
-    harmonic = torch.where(monotone, product, 0.0) / torch.where(monotone, slope + centre, 1.0)
-    sign = torch.where(forwards, 1.0, -1.0).to(harmonic.dtype)
-    return torch.addcmul(torch.where(forwards, near.at(-1), near.at(0)), sign - near.courant, harmonic)
+    # ``limited`` of ``lax_wendroff``, with the common factors multiplied out: c_up + (±1 - courant) ab/(a + b).
+    upwards = _upwards(near)
+    share, centre = _share(near, upwards)
+    slope = share * centre
+    low = torch.lerp(near.at(0), near.at(-1), upwards).sub_(slope)
+    return torch.addcmul(low, torch.sub(upwards, near.courant, alpha=0.5), slope, value=2)
+
+
+ALIKE = (linear, upwind, lax_wendroff, van_leer)
+"""Interpolations that look at neighbours along the axis alone, so that several fields can go through them as one batch."""
 
 
 def sample(

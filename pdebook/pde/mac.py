@@ -19,7 +19,7 @@ from pdebook.algebra.results import check_start
 from pdebook.pde.boundary import Periodic, Wall, pad
 from pdebook.pde.failure import Diverged, listed
 from pdebook.pde.forces import buoyancy
-from pdebook.pde.interpolation import Interpolation, Neighbours, linear, sample, van_leer
+from pdebook.pde.interpolation import ALIKE, Interpolation, Neighbours, linear, sample, van_leer
 from pdebook.pde.staggered import Number, Staggered, column
 
 __all__ = ["MAC"]
@@ -49,21 +49,41 @@ class MAC(Staggered):
             carried: of the component that is transported: ``van_leer``, ``linear``, ``upwind``, or a function of ``Neighbours``.
             carrier: of the velocity that transports; it sees no velocity.
         """
-        axes = range(self.grid.dims)
-        # Component j with ghosts along axis k serves as carried along k and as carrier for component k.
-        padded = {(j, k): self._beyond(v[:, j], j, k, 2, 2) for j in axes for k in axes}
+        return self.clear_walls(self._convection(v, self._wide(v), dt, carried, carrier))
+
+    def _convection(
+        self, v: Tensor, wide: Tensor, dt: Number | None, carried: Interpolation, carrier: Interpolation
+    ) -> Tensor:
+        """``convection``, of v with two ghosts on every side; anything on the walls."""
+        total: Any = None
+        for axis, h in enumerate(self.grid.spacing):
+            speed = self._carrier(v, wide, axis, carrier)
+            along = wide[self._inner(axis)]
+            if carried in ALIKE:  # all components in one batch
+                courant = _courant(dt, h, speed)
+                courant = courant.flatten(0, 1) if isinstance(courant, Tensor) else courant
+                near = Neighbours(v.flatten(0, 1), along.flatten(0, 1), axis, None, speed.flatten(0, 1), courant)
+                value = carried(near).view_as(speed)
+            else:
+                parts = [
+                    carried(Neighbours(v[:, j], along[:, j], axis, j, speed[:, j], _courant(dt, h, speed[:, j])))
+                    for j in range(self.grid.dims)
+                ]
+                value = torch.stack(parts, 1)
+            total = _minus(total, torch.diff(speed * value, dim=axis + 2), h)
+        return total
+
+    def _carrier(self, v: Tensor, wide: Tensor, axis: int, carrier: Interpolation) -> Tensor:
+        """Velocity along an axis at the faces of each component's cells, (batch, dims, *size), one point more along the axis."""
         parts = []
-        for component in axes:
-            u = v[:, component]
-            total: Any = 0.0
-            for axis, h in enumerate(self.grid.spacing):
-                speed = carrier(Neighbours(v[:, axis], padded[axis, component], component, axis))
-                if axis != component:
-                    speed = speed.narrow(component + 1, 0, self.grid.size[component])
-                    speed = self._with_upper(speed, axis)
-                value = carried(Neighbours(u, padded[component, axis], axis, component, speed, _courant(dt, h, speed)))
-                total = total - torch.diff(speed * value, dim=axis + 1) / h
-            parts.append(self._wall_is_zero(total, component))
+        for component, n in enumerate(self.grid.size):
+            # What looks along ``component`` only takes the upper wall of ``axis`` along with the rest.
+            upper = axis if carrier in ALIKE and axis != component else None
+            speed = carrier(Neighbours(v[:, axis], wide[self._inner(component, upper)][:, axis], component, axis))
+            if axis != component:
+                speed = speed.narrow(component + 1, 0, n)
+                speed = speed if upper is not None else self._with_upper(speed, axis)
+            parts.append(speed)
         return torch.stack(parts, 1)
 
     def transport(
@@ -89,12 +109,12 @@ class MAC(Staggered):
         sides = [Periodic() if closed else Wall() for closed in self.periodic] if boundary is None else boundary
         batch, channels = c.shape[:2]
         flat = c.flatten(0, 1)
-        total: Any = 0.0
+        total: Any = None
         for axis, h in enumerate(self.grid.spacing):
             wide = pad(c, 2, sides, self.grid.spacing, axes=[axis]).flatten(0, 1)
             speed = self._with_upper(v[:, axis], axis).repeat_interleave(channels, 0)
             value = carried(Neighbours(flat, wide, axis, None, speed, _courant(dt, h, speed, channels)))
-            total = total - torch.diff(speed * value, dim=axis + 1) / h
+            total = _minus(total, torch.diff(speed * value, dim=axis + 1), h)
         return total.unflatten(0, (batch, channels))
 
     def advect(
@@ -154,8 +174,9 @@ class MAC(Staggered):
         """
         self.check(v)
         v = self.clear_walls(v)
-        rate = self.convection(v, carried=carried, carrier=carrier) + column(viscosity, v) * self.laplacian(v)
-        return self.project(rate + _push(force, v, t))
+        wide = self._wide(v)
+        rate = _plus(self._convection(v, wide, None, carried, carrier), viscosity, self._laplacian(wide))
+        return self.project(_plus(rate, 1.0, _push(force, v, t)))
 
     def step(
         self,
@@ -179,16 +200,16 @@ class MAC(Staggered):
             carried, carrier: as in ``convection``.
         """
         self.check(v)
-        _check_step(dt)
+        _check_step(dt, v)
         v = self.clear_walls(v)
         push = _push(force, v, t)
-        v = v + column(dt, v) * (self.convection(v, dt, carried=carried, carrier=carrier) + push)
-        v = self.project(v)
+        v = _plus(v, dt, _plus(self._convection(v, self._wide(v), dt, carried, carrier), 1.0, push))
         if isinstance(viscosity, (int, float)) and viscosity == 0:
-            return v
-        v = self.diffuse(v, viscosity * dt)
+            return self.project(v)
+        if all(self.periodic):
+            return self._project_and_diffuse(v, viscosity * dt)
         # Between walls implicit diffusion, component by component, brings back some divergence.
-        return v if all(self.periodic) else self.project(v)
+        return self.project(self.diffuse(self.project(v), viscosity * dt))
 
     def run(
         self,
@@ -235,7 +256,7 @@ class MAC(Staggered):
         states = []
         for step in range(1, steps + 1):
             v = self.step(v, dt, viscosity, force, t=(step - 1) * dt, **interpolations)
-            good += v.detach().flatten(1).isfinite().all(1) & (good == step - 1)
+            good += v.detach().flatten(1).abs().amax(1).isfinite() & (good == step - 1)
             if step % every == 0:
                 states.append(v)
         result = torch.stack(states, 1)
@@ -276,7 +297,7 @@ class MAC(Staggered):
         Returns:
             v and θ after the step.
         """
-        _check_step(dt)
+        _check_step(dt, v)
         self.grid.check(density, "density", 1)
         v = self.advect(v, dt, order=1)
         v = v + column(viscosity * dt, v) * self.laplacian(v)
@@ -285,9 +306,11 @@ class MAC(Staggered):
         return v, self.advect_scalar(density, v, dt, order=1)
 
 
-def _check_step(dt: Number) -> None:
-    """Raise ValueError for a number that is no step; steps of single samples are not read from their device."""
-    if isinstance(dt, (int, float)) and not 0 < dt < math.inf:
+def _check_step(dt: Number, v: Tensor) -> None:
+    """Raise ValueError for what is no step; steps of single samples are not read from their device."""
+    if isinstance(dt, Tensor):
+        column(dt, v)
+    elif not 0 < dt < math.inf:
         raise ValueError(f"dt must be positive and finite, got {dt}")
 
 
@@ -304,6 +327,19 @@ def _push(force: Force, v: Tensor, t: Any) -> Tensor | float | int:
 def _courant(dt: Number | None, h: float, speed: Tensor, repeat: int = 1) -> Tensor | float:
     if dt is None:
         return 0.0
-    if isinstance(dt, Tensor) and dt.ndim:
-        dt = dt.repeat_interleave(repeat).view(-1, *[1] * (speed.ndim - 1))
-    return speed * dt / h
+    if isinstance(dt, Tensor):
+        dt = dt.to(speed.dtype)
+        dt = dt.repeat_interleave(repeat).view(-1, *[1] * (speed.ndim - 1)) if dt.ndim else dt
+    return speed * (dt / h)
+
+
+def _minus(total: Tensor | None, change: Tensor, h: float) -> Tensor:
+    """total - change/h, in the place of one of them."""
+    return change.mul_(-1.0 / h) if total is None else total.sub_(change, alpha=1.0 / h)
+
+
+def _plus(v: Tensor, factor: Number, rate: Tensor | float | int) -> Tensor:
+    """v + factor x rate, for a factor that is a number or one for each sample."""
+    if isinstance(factor, (int, float)) and isinstance(rate, Tensor):
+        return torch.add(v, rate, alpha=factor)
+    return v if isinstance(rate, (int, float)) and rate == 0 else v + column(factor, v) * rate

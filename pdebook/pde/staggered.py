@@ -10,6 +10,7 @@ Source: Harlow and Welch 1965.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,6 +33,21 @@ def column(value: Number, v: Tensor) -> Tensor:
     if column.ndim > 1 or (column.ndim and len(column) not in (1, len(v))):
         raise ValueError(f"expected a number or one for each of the {len(v)} samples, got shape {tuple(column.shape)}")
     return column.view(-1, *[1] * (v.ndim - 1)) if column.ndim else column
+
+
+def _check_amount(amount: Number) -> None:
+    if isinstance(amount, (int, float)) and not 0 < amount < math.inf:
+        raise ValueError(f"amount must be positive and finite, got {amount}")
+
+
+def _unit_divergence(laplacian: SeparableLaplacian) -> Tensor:
+    """e = (e^{iθ_j} - 1)/h_j over its length, zero for the mean: what ``divergence`` is for the modes of a periodic grid."""
+    symbol, parts = laplacian.symbol, []
+    for axis, (n, h) in enumerate(zip(laplacian.size, laplacian.spacing, strict=True)):
+        theta = 2 * math.pi / n * torch.arange(symbol.shape[axis], dtype=torch.float64, device=symbol.device)
+        part = (torch.polar(torch.ones_like(theta), theta) - 1) / h
+        parts.append(part.view([-1 if other == axis else 1 for other in range(symbol.ndim)]).expand(symbol.shape))
+    return torch.stack(parts) / torch.where(symbol == 0, 1.0, symbol).sqrt()
 
 
 class Staggered:
@@ -64,6 +80,7 @@ class Staggered:
         names = ["periodic" if closed else "neumann" for closed in self.periodic]
         self._pressure = SeparableLaplacian(grid.size, grid.spacing, names, device=device)
         self._diffusions = [self._component_laplacian(j, device) for j in range(grid.dims)]
+        self._known: dict[Any, tuple[Any, Tensor]] = {}
 
     def _wall_speed(self, side: Any, component: int, axis: int) -> float:
         """Velocity of a no-slip wall, by component; zero along its normal."""
@@ -120,6 +137,22 @@ class Staggered:
             ends.append(mirror if isinstance(side, Wall) else 2 * self._wall_speed(side, component, axis) - mirror)
         return torch.cat([ends[0], u, ends[1]], place)
 
+    def _wide(self, v: Tensor) -> Tensor:
+        """A velocity with two ghosts on every side."""
+        for axis, n in enumerate(self.grid.size):
+            if self.periodic[axis]:
+                v = torch.cat([v.narrow(axis + 2, n - 2, 2), v, v.narrow(axis + 2, 0, 2)], axis + 2)
+            else:
+                v = torch.stack([self._beyond(v[:, j], j, axis, 2, 2) for j in range(self.grid.dims)], 1)
+        return v
+
+    def _inner(self, axis: int | None = None, upper: int | None = None) -> tuple[slice, ...]:
+        """Where the ghosts of ``_wide`` are left out but for those along an axis, and one at the upper end of another."""
+        places = [slice(2, n + 3 if other == upper else n + 2) for other, n in enumerate(self.grid.size)]
+        if axis is not None:
+            places[axis] = slice(None)
+        return (slice(None), slice(None), *places)
+
     def _with_upper(self, u: Tensor, axis: int) -> Tensor:
         """A component with its face on the upper end of its own axis."""
         first = u.narrow(axis + 1, 0, 1)
@@ -154,7 +187,9 @@ class Staggered:
 
     def pressure(self, v: Float[Tensor, "batch dims *size"]) -> Float[Tensor, "batch 1 *size"]:
         """q of mean zero with Δ_h q = ∇·v, so that v - ∇q is free of divergence; q/Δt is the pressure after a step of Δt."""
-        return self._pressure.solve(-self.divergence(v))
+        symbol = self._pressure.symbol
+        factor = self._kept("pressure", None, v.dtype, v, lambda: torch.where(symbol == 0, 0.0, -1.0 / symbol))
+        return self._pressure.apply(self.divergence(v), factor)
 
     def project(self, v: Float[Tensor, "batch dims *size"]) -> Float[Tensor, "batch dims *size"]:
         """The nearest velocity without divergence and without flow through walls: orthogonal, exact to rounding.
@@ -162,20 +197,23 @@ class Staggered:
         The Laplacian is ∇·∇ as differences have it, (2/h)² sin²(kh/2) in Fourier space; the symbol k² would leave divergence.
         """
         self.check(v)
+        if all(self.periodic):
+            return self._project_and_diffuse(v)
         v = self.clear_walls(v)
         return v - self.gradient(self.pressure(v))
 
     def laplacian(self, v: Float[Tensor, "batch dims *size"]) -> Float[Tensor, "batch dims *size"]:
         """Δ_h v component by component, with the walls' conditions; zero on the walls themselves."""
-        parts = []
-        for component in range(self.grid.dims):
-            u = v[:, component]
-            total: Any = 0.0
-            for axis, (h, n) in enumerate(zip(self.grid.spacing, self.grid.size, strict=True)):
-                wide = self._beyond(u, component, axis, 1, 1)
-                total = total + (wide.narrow(axis + 1, 0, n) + wide.narrow(axis + 1, 2, n) - 2 * u) / h**2
-            parts.append(self._wall_is_zero(total, component))
-        return torch.stack(parts, 1)
+        return self.clear_walls(self._laplacian(self._wide(v)))
+
+    def _laplacian(self, wide: Tensor) -> Tensor:
+        """``laplacian`` of what has two ghosts on every side; anything on the walls."""
+        total: Any = None
+        for axis, (h, n) in enumerate(zip(self.grid.spacing, self.grid.size, strict=True)):
+            along, place = wide[self._inner(axis)], axis + 2
+            second = torch.diff(along.narrow(place, 1, n + 2), n=2, dim=place)
+            total = second.mul_(1 / h**2) if total is None else total.add_(second, alpha=1 / h**2)
+        return total
 
     def diffuse(self, v: Float[Tensor, "batch dims *size"], amount: Number) -> Float[Tensor, "batch dims *size"]:
         """(1 - νΔt Δ_h)^{-1} v, one implicit Euler step of diffusion, for ``amount`` = νΔt > 0, a number or one for each sample.
@@ -183,12 +221,11 @@ class Staggered:
         Solved for the increment, so that in single precision a small one is not lost in v.
         """
         self.check(v)
-        if isinstance(amount, (int, float)) and not 0 < amount < math.inf:
-            raise ValueError(f"amount must be positive and finite, got {amount}")
+        if all(self.periodic):
+            return self._pressure.inverse(self._pressure.transform(v) * self._damping(amount, v)).add_(v)
+        _check_amount(amount)
         rate = 1.0 / column(amount, v)
         change = self.laplacian(v)
-        if all(self.periodic):
-            return v + self._diffusions[0].solve(change, rate)
         parts = []
         rate = rate[:, 0] if rate.ndim else rate
         for component, laplacian in enumerate(self._diffusions):
@@ -200,6 +237,38 @@ class Staggered:
                 inner = laplacian.solve(u.narrow(place, 1, u.shape[place] - 1), rate)
                 parts.append(torch.cat([torch.zeros_like(u.narrow(place, 0, 1)), inner], place))
         return v + torch.stack(parts, 1)
+
+    def _kept(self, name: str, value: Any, dtype: torch.dtype, v: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives, of a type and where v is, kept for the next call with the same value."""
+        known = self._known.get((name, dtype, v.device))
+        if known is None or known[0] != value:
+            with torch.inference_mode(False):
+                known = self._known[name, dtype, v.device] = (value, make().to(device=v.device, dtype=dtype))
+        return known[1]
+
+    def _damping(self, amount: Number, v: Tensor) -> Tensor:
+        """1/(1 + νΔt λ) - 1 for the eigenvalues λ of -Δ_h on a periodic grid."""
+        _check_amount(amount)
+        symbol, dtype = self._pressure.symbol, v.dtype.to_complex()
+        if isinstance(amount, (int, float)):
+            return self._kept("damping", amount, dtype, v, lambda: -amount * symbol / (1 + amount * symbol))
+        scaled = symbol.to(v.device) * column(amount, v).double()
+        return (-scaled / (1 + scaled)).to(dtype)
+
+    def _project_and_diffuse(self, v: Tensor, amount: Number | None = None) -> Tensor:
+        """``diffuse`` of ``project``, or the latter alone, on a periodic grid: by one transform and one back.
+
+        With the divergence e·v, |e| = 1, the transform of v - ∇q is v - ē (e·v). Like ``diffuse``, solved for the increment.
+        """
+        dtype = v.dtype.to_complex()
+        unit = self._kept("divergence", None, dtype, v, lambda: _unit_divergence(self._pressure))
+        back = self._kept("gradient", None, dtype, v, lambda: -_unit_divergence(self._pressure).conj().resolve_conj())
+        c = self._pressure.transform(v)
+        change = back * (unit * c).sum(1, keepdim=True)
+        if amount is not None:
+            damping = self._damping(amount, v)
+            change = torch.addcmul(change, damping, c + change)
+        return self._pressure.inverse(change).add_(v)
 
     def at_faces(
         self, v: Float[Tensor, "batch dims *size"], component: int | None

@@ -473,6 +473,50 @@ def test_gradients_and_batches():
         torch.testing.assert_close(single[0].double(), whole[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(7,), (6, 5), (4, 3, 6)])
+def test_the_periodic_projection_takes_the_gradient_of_the_pressure_away(size):
+    mac = MAC(Grid(size, (1.0, 2.0, 1.5)[: len(size)]))
+    v = draw(2, len(size), *size)
+    free = v - mac.gradient(mac.pressure(v))
+    torch.testing.assert_close(mac.project(v), free, rtol=0, atol=1e-13)
+    amount = torch.tensor([0.0, 0.3], dtype=torch.float64)
+    both = mac.step(v, 1.0, amount, -mac.convection(v, 1.0))  # a force that leaves projection and diffusion alone
+    torch.testing.assert_close(both[0], free[0], rtol=0, atol=1e-13)
+    torch.testing.assert_close(both[1] - 0.3 * mac.laplacian(both)[1], free[1], rtol=0, atol=1e-12)
+    for again in (0.3, 0.2, 0.3):  # what is kept between calls belongs to its amount
+        one = mac.step(v, 1.0, again, -mac.convection(v, 1.0))
+        torch.testing.assert_close(one - again * mac.laplacian(one), free, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("carried", [linear, upwind, lax_wendroff, van_leer])
+@pytest.mark.parametrize("sides", [("ring", "ring"), ("ring", "stick"), ("slip", "both", "ring")])
+def test_components_in_one_batch_are_components_one_by_one(sides, carried):
+    size = (5, 4, 3)[: len(sides)]
+    mac = MAC(Grid(size), [SIDES[side] for side in sides])
+    v = mac.project(draw(2, len(size), *size))
+    for dt in (None, 0.01, torch.tensor([0.01, 0.03], dtype=torch.float64)):
+        alone = mac.convection(v, dt, carried=lambda near: carried(near), carrier=lambda near: linear(near))
+        torch.testing.assert_close(mac.convection(v, dt, carried=carried), alone, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("side", ["ring", "slip"])
+def test_gradients_of_every_interpolation(side):
+    mac = MAC(Grid((4, 5)), SIDES[side])
+    v = (0.1 * draw(2, 2, 4, 5)).requires_grad_()
+    dt, nu = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in ([0.01, 0.02], [0.1, 0.2]))
+    for carried in (linear, upwind, lax_wendroff, van_leer, lambda near: limited(near, lax_wendroff(near))):
+        assert torch.autograd.gradcheck(
+            lambda v, dt, nu, carried=carried: mac.step(v, dt, nu, carried=carried), (v, dt, nu), fast_mode=True
+        )
+        # At rest all slopes vanish.
+        rest = torch.zeros(1, 2, 4, 5, requires_grad=True)
+        (slope,) = torch.autograd.grad(mac.step(rest, 0.01, 0.1, carried=carried).square().sum() + rest.sum(), rest)
+        torch.testing.assert_close(slope, torch.ones_like(slope))
+    ring = MAC(Grid((4, 5)))
+    still = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda nu: ring.step(v.detach(), 0.01, nu), still, fast_mode=True)
+
+
 def test_a_flow_turned_by_a_right_angle_stays_so():
     mac = MAC(Grid((8, 8)))
     v = mac.project(draw(1, 2, 8, 8))

@@ -18,8 +18,7 @@ def test_the_same_starts_are_given_to_the_networks_and_to_the_solvers():
             found = start(sample)(x[:, None])
             assert found.shape == (64, 1)
             assert found.dtype == x.dtype
-            # The first frame has means over fine cells where the start has values.
-            assert torch.allclose(found[:, 0], row, atol=1e-4)
+            assert torch.allclose(found[:, 0], row, atol=1e-5)
 
 
 def test_the_starts_are_smooth_and_in_no_task_of_the_chapter():

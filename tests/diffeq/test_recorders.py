@@ -107,6 +107,8 @@ def test_error_estimates_are_the_controllers_own() -> None:
     s = solve(TERM, y0, 0.0, 2.0, controller=shared, record=(ErrorEstimate(shared, by_step=False),))
     for value, _ in s.records[0]:
         assert float(value[0]) == float(value[1]) <= 1.0
+    ratio = shared.ratio(one.error, y0, one.y, (1e-5, 1e-5), None)
+    torch.testing.assert_close(ratio, (one.error / scale).square().mean().sqrt().expand(2), rtol=1e-12, atol=0)
 
 
 def test_reductions() -> None:

@@ -300,6 +300,20 @@ def test_each_trajectory_may_have_its_own_span_and_times() -> None:
             torch.testing.assert_close(both[k : k + 1], alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("end", [2.0, -2.0])
+def test_between_steps_hermites_cubic_is_exact_where_the_method_is(end: float) -> None:
+    ts = torch.linspace(0.0, end, 23).double()
+    clock = ts[None, :, None]
+    q, p = torch.tensor([[1.0], [-2.0]]).double(), torch.tensor([[0.5], [3.0]]).double()
+    falling = SecondOrder(lambda t, q: torch.full_like(q, -9.0))
+    found = solve(falling, (q, p), 0.0, end, ts=ts, solver="leapfrog", controller=Constant(steps=3)).ys
+    torch.testing.assert_close(found[0], q[:, None] + p[:, None] * clock - 4.5 * clock**2, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[1], p[:, None] - 9.0 * clock, rtol=1e-12, atol=1e-12)
+    ramp = ODE(lambda t, y: (2.0 * t + 1.0)[:, None].expand_as(y))
+    ys = solve(ramp, q, 0.0, end, ts=ts, solver="reversible-heun", controller=Constant(steps=3)).ys
+    torch.testing.assert_close(ys, q[:, None] + clock**2 + clock, rtol=1e-12, atol=1e-12)
+
+
 def test_dense_output_steps_and_records() -> None:
     y0, seen = pendulum_start(), []
     s = solve(TERM, y0, 0.0, 5.0, dense=True, steps=True, record=(lambda info: seen.append(info) or info.error,))

@@ -112,18 +112,18 @@ def test_one_step_of_milstein_and_of_euler_heun_is_the_formula(sign: float) -> N
 
 
 def test_the_error_estimate_of_srid2() -> None:
-    # One step of dy = a dt + y dW: the last two columns of the table, and a sixth of the three drifts.
+    # One step of dy = a dt + (1 + t) y dW: the last two columns of the table, and a sixth of the three drifts.
     w, h = tree().increment(0.0, 0.25), 0.25
     assert w.area is not None
-    term = SDE(lambda t, y: 0.0 * y + MU, lambda t, y: y, tree(), "diagonal", "ito")
+    term = SDE(lambda t, y: 0.0 * y + MU, lambda t, y: (1.0 + t)[:, None] * y, tree(), "diagonal", "ito")
     error = single_step(term, 0.0, torch.ones(PATHS, 1).double(), h, solver="srid2").error
     assert error is not None
     mean, triple = 0.5 * w.w + w.area, (w.w**3 - 3 * h * w.w) / (6 * h)
-    root = h**0.5
+    root, early, late = h**0.5, 1 + h / 4, 1 + h
     g = [torch.ones(PATHS, 1).double()]
-    g.append(1 + h * MU / 4 - root * g[0] / 2)
-    g.append(1 + h * MU + root * g[0])
-    g.append(1 + h * MU / 4 + root * (2 * g[0] - g[1] + g[2] / 2))
+    g.append(early * (1 + h * MU / 4 - root * g[0] / 2))
+    g.append(late * (1 + h * MU + root * g[0]))
+    g.append(early * (1 + h * MU / 4 + root * (2 * g[0] - g[1] + g[2] / 2)))
     third = 2 * g[0] - 4 / 3 * g[1] - 2 / 3 * g[2]
     fourth = -2 * g[0] + 5 / 3 * g[1] - 2 / 3 * g[2] + g[3]
     torch.testing.assert_close(error, h * MU / 2 + third * mean + fourth * triple, rtol=1e-12, atol=1e-12)

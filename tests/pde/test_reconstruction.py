@@ -137,6 +137,25 @@ def test_order_at_faces_of_a_sine(name, order):
     assert observed_order(errors, n=ns).order == pytest.approx(order, abs=0.25)
 
 
+def test_weno_is_the_formula_of_the_paper():
+    # Borges et al. 2008, equations 8 to 10 and 25 with q = 2, in the values themselves.
+    cells = torch.randn(6, 300, dtype=F64, generator=torch.Generator().manual_seed(0))
+
+    def paper(a, b, c, d, e):
+        beta = (
+            13 / 12 * (a - 2 * b + c) ** 2 + 1 / 4 * (a - 4 * b + 3 * c) ** 2,
+            13 / 12 * (b - 2 * c + d) ** 2 + 1 / 4 * (b - d) ** 2,
+            13 / 12 * (c - 2 * d + e) ** 2 + 1 / 4 * (3 * c - 4 * d + e) ** 2,
+        )
+        value = ((2 * a - 7 * b + 11 * c) / 6, (-b + 5 * c + 2 * d) / 6, (2 * c + 5 * d - e) / 6)
+        alpha = [w * (1 + ((beta[0] - beta[2]) / s) ** 2) for w, s in zip((0.1, 0.6, 0.3), beta, strict=True)]
+        return sum(w * v for w, v in zip(alpha, value, strict=True)) / sum(alpha)
+
+    left, right = rc.Weno5Z()(cells, 0)
+    torch.testing.assert_close(left[0], paper(*cells[:5]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(right[0], paper(*cells[1:].flip(0)), rtol=1e-9, atol=1e-9)
+
+
 def test_weno_sees_jumps_and_does_not_ring_in_float32_with_large_values():
     scheme = rc.Weno5Z()
     u = torch.ones(1, 1, 40)

@@ -58,6 +58,7 @@ PEERS = (
         for name in ("torchdiffeq", "torchode", "torchsde", "diffrax")
     ),
     Peer("exponax", "exponax", "exponax_peers", ("jax",)),
+    Peer("jax_cfd", "jax-cfd", "jax_cfd_peers", ("jax",)),
     Peer("neuraloperator", "neuraloperator", "neuraloperator_peers", ("tensorly-torch",)),
     Peer("mg_tfno", "neuraloperator", "mg_tfno_peers"),
 )

@@ -162,6 +162,15 @@ def test_states_are_batched_and_each_has_its_gamma_and_points():
     assert riemann.euler(left.float(), right.float(), s.float()).dtype == torch.float32
 
 
+def test_star_states_have_gradients():
+    # Two rarefactions, two shocks, one of each.
+    left = torch.tensor([[1.0, -0.3, 1.0], [1.0, 2.0, 0.4], [1.0, 0.0, 1000.0]], dtype=F64, requires_grad=True)
+    right = torch.tensor([[0.5, 0.2, 0.7], [1.0, -2.0, 0.5], [1.0, 0.0, 0.01]], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, b: riemann.euler_star(a, b, 1.4), (left, right))
+    wet = [value[:, :2].detach().requires_grad_() for value in (left, right)]
+    assert torch.autograd.gradcheck(riemann.shallow_water_star, tuple(wet))
+
+
 def test_extreme_pressures_converge():
     for ratio in (1e-12, 1e12):
         p, v = riemann.euler_star(state(1.0, 0.0, 1.0), state(1.0, 0.0, ratio))

@@ -149,7 +149,6 @@ class SpectralConv(nn.Module):
         if x.is_complex():
             raise ValueError(f"x must be real, got {x.dtype}")
         size = tuple(x.shape[2:]) if size is None else check_size(size)
-        check_modes(self.active, x.shape[2:])
         check_modes(self.active, size)
         # Autocast would run the transforms in half precision, unasked.
         with torch.autocast(x.device.type, enabled=False):

@@ -430,6 +430,27 @@ def test_buoyancy_balances_hydrostatic_pressure():
     torch.testing.assert_close(ring[0, 0].sum(), draw(1, 1, 4, 6).sum())
 
 
+def test_a_cavity_heated_from_the_side_carries_the_known_heat():
+    # Steady heat over that of conduction for Rayleigh numbers 1e3, 1e4, 1e5 and Prandtl number 0.71, de Vahl Davis 1983.
+    known, rayleigh = torch.tensor([1.118, 2.243, 4.519]).double(), torch.tensor([1e3, 1e4, 1e5]).double()
+    warm, errors = [(bc.dirichlet(1.0), bc.dirichlet(0.0)), bc.Wall()], []
+    for n, dt in ((12, 1e-3), (18, 4.5e-4)):
+        grid = Grid((n, n))
+        mac = MAC(grid, [bc.dirichlet(), bc.dirichlet()])
+        c, v = (1 - grid.mesh()[0]).expand(3, 1, n, n), torch.zeros(3, 2, n, n, dtype=torch.float64)
+        for _ in range(round(0.3 / dt)):
+            v = mac.step(v, dt, 0.71, buoyancy(c, mac, 1, 0.71 * rayleigh), carried=linear)
+            wide = bc.pad(c, 1, warm, grid.spacing)
+            around = wide[..., 2:, 1:-1] + wide[..., :-2, 1:-1] + wide[..., 1:-1, 2:] + wide[..., 1:-1, :-2]
+            c = c + dt * (mac.transport(c, v, boundary=warm, carried=linear) + (around - 4 * c) * n**2)
+        enters, leaves = (2 * n * heat.mean(-1) for heat in (1 - c[:, 0, 0], c[:, 0, -1]))
+        torch.testing.assert_close(enters, leaves, rtol=1e-9, atol=0)
+        errors.append(enters / known - 1)
+    assert bool((errors[1].abs() < torch.tensor([0.0075, 0.04, 0.13])).all())
+    # Of second order, (18/12)² = 2.25 times less, in the limit.
+    assert bool((errors[0] / errors[1] > torch.tensor([2.1, 2.0, 1.75])).all())
+
+
 @pytest.mark.parametrize("sides", [bc.Periodic(), bc.Wall()])
 def test_restriction_keeps_velocity_free_of_divergence(sides):
     fine = MAC(Grid((12, 6, 6)), sides)
@@ -471,6 +492,25 @@ def test_gradients_and_batches():
             torch.testing.assert_close(alone[0], whole[i], rtol=0, atol=1e-13)
         single = mac.run(start.float(), 0.01, 4, 0.1)
         torch.testing.assert_close(single[0].double(), whole[0], rtol=0, atol=1e-5)
+
+
+def test_a_step_between_walls_is_its_parts():
+    mac = MAC(Grid((5, 4), (1.0, 2.0)), [(bc.Wall(), bc.dirichlet(0.3)), bc.dirichlet()])
+    v, force = mac.project(draw(2, 2, 5, 4)), draw(2, 2, 5, 4, seed=1)
+    assert float(v[:, 0, 0].abs().max()) == float(mac.convection(v)[:, 0, 0].abs().max()) == 0.0
+    moved = mac.project(v + 0.05 * (mac.convection(v, 0.05) + force))
+    expected = mac.project(mac.diffuse(moved, 0.05 * 0.3))
+    torch.testing.assert_close(mac.step(v, 0.05, 0.3, force), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_was_made_without_gradients_serves_with_them():
+    mac, v = MAC(Grid((4, 4))), draw(1, 2, 4, 4)
+    with torch.inference_mode():
+        quiet = mac.step(v, 0.1, 0.2)
+    loud = mac.step(v.requires_grad_(), 0.1, 0.2)
+    assert torch.equal(loud, quiet)
+    loud.sum().backward()
+    assert v.grad is not None
 
 
 @pytest.mark.parametrize("size", [(7,), (6, 5), (4, 3, 6)])

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-__all__ = ["check_shapes", "convert_pth", "load", "save", "sha256"]
+__all__ = ["check_shapes", "convert_pth", "load", "load_torch", "save", "sha256"]
 
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"})
 _KEY = "pdebook"
@@ -128,6 +128,30 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def load_torch(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
+    """The dictionary of a PyTorch file, read by ``torch.load(weights_only=True)``: tensors and plain containers, no code is run.
+
+    Names that it may hold beside them are those of ``torch.serialization.safe_globals`` around the call.
+
+    Args:
+        path: the file.
+    Raises:
+        ValueError: the file needs code to be loaded, is damaged, or holds no dictionary.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path} is refused: it cannot be read as tensors without running its code: {reason}"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} is refused: it holds {_kind(content)}, expected a dictionary of tensors")
+    return content
+
+
 def convert_pth(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Convert a PyTorch file that holds nothing but (nested dictionaries of) tensors into safetensors.
 
@@ -143,19 +167,8 @@ def convert_pth(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> No
             written.
     """
     path = Path(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path} is refused: it cannot be read as tensors without running its code: {reason}"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} is refused: it holds {_kind(content)}, expected a dictionary of tensors")
     tensors: dict[str, Tensor] = {}
-    for name, value in _leaves(path, content, ""):
+    for name, value in _leaves(path, load_torch(path), ""):
         if name in tensors:
             raise ValueError(f"{path} is refused: two tensors would be called {name!r}")
         tensors[name] = value

@@ -8,7 +8,7 @@
 | ``runge_kutta``, ``implicit`` | the engine for explicit methods; diagonally implicit ones for stiff equations |
 | ``symplectic``, ``reversible``, ``stochastic`` | leapfrog; reversible Heun; methods for stochastic equations |
 | ``controllers`` | fixed grids; PID control of the error, each trajectory with its own step |
-| ``adjoints`` | gradients: through the steps, with checkpoints, by a backward solve, by exact reversal |
+| ``adjoints``, ``backsolve`` | gradients: through the steps, with checkpoints; by a backward solve; by reversal: ``reversible`` |
 | ``recorders``, ``single_step`` | error, stiffness, snapshots and work of each step; one step by itself |
 | ``events`` | stopping where a function of the state is zero |
 | ``brownian`` | Brownian motion as a function of a seed |

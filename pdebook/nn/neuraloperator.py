@@ -6,10 +6,8 @@ tensor must be on the list below, and it must fit a tensor of the network; what 
 """
 
 import os
-import pickle
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -60,19 +58,8 @@ def load_neuraloperator(net: FNO, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: a file that names anything else than tensors, is damaged, or belongs to another configuration.
     """
-    path = Path(path)
-    try:
-        with safe_globals([(_Named, name) for name in ALLOWED]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, AttributeError, LookupError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path} is refused: it cannot be read as tensors without running its code: {reason}"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} is refused: it holds {type(content).__name__}, expected a dictionary of tensors")
+    with safe_globals([(_Named, name) for name in ALLOWED]):
+        content = checkpoints.load_torch(path)
     take_neuraloperator(net, content, path)
 
 

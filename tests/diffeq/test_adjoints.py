@@ -8,7 +8,8 @@ import torch
 from problems import Network
 from torch import Tensor
 
-from pdebook.diffeq.adjoints import Backsolve, Checkpointed, Direct, split
+from pdebook.diffeq.adjoints import Checkpointed, Direct, split
+from pdebook.diffeq.backsolve import Backsolve
 from pdebook.diffeq.brownian import PrecomputedPath
 from pdebook.diffeq.controllers import PID, Constant
 from pdebook.diffeq.events import Event

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pdebook.diffeq.adjoints import Backsolve
+from pdebook.diffeq.backsolve import Backsolve
 from pdebook.diffeq.brownian import BrownianTree
 from pdebook.diffeq.compat import odeint
 from pdebook.diffeq.controllers import PID, Constant

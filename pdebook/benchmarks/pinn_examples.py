@@ -10,7 +10,7 @@ The starts are sine sums of a seed of their own, so no data set of the chapter h
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def _problem(name: str) -> Problem:
     return PROBLEMS[name]
 
 
-def start(sample: int) -> Any:
+def start(sample: int) -> Callable[[Tensor], Tensor]:
     """u_0 of a start's number as ``pinn.train_pinn`` takes it: from x (points, 1) to (points, 1), at any place."""
     sums = starts.SineSums.draw(_SEED, torch.tensor([sample]), Grid(_CELLS), period="exact")
     return lambda x: sums(x.T.cpu()).T.to(x)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pdebook.benchmarks import pdebench
-from pdebook.benchmarks.pdebench import data_set, generate, make, names
+from pdebook.benchmarks.data_sets import data_set, names
+from pdebook.benchmarks.pdebench import generate, make
 from pdebook.pde import equations, starts
 from pdebook.pde.exact import cole_hopf
 from pdebook.pde.files import Reader

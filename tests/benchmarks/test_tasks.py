@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pdebook.benchmarks import pdebench
+from pdebook.benchmarks.data_sets import data_set
 from pdebook.benchmarks.tasks import METRICS, Coefficients, Forward, Inverse, Report, extrapolation, persistence, table
 from pdebook.metrics.fields import FieldMetrics
 from pdebook.pde.files import Reader
@@ -75,7 +76,7 @@ def test_a_file_is_a_task_with_its_official_split(tmp_path):
     options = {"resolution": 16, "frames": 4, "end": 0.1, "samples": 10}
     for name, test in (("advection_beta1", [0]), ("diff_sorp", [9])):
         path = pdebench.generate(name, tmp_path, **options)
-        with Reader(path, pdebench.data_set(name).layout) as reader:
+        with Reader(path, data_set(name).layout) as reader:
             task = Forward.from_file(reader, history=2)
             assert list(task.test) == test
             assert len(task.train) == 9

@@ -81,6 +81,31 @@ def test_the_network_has_pdebenchs_size_and_learns_an_easy_problem():
     assert float(history.losses[-10:].mean()) < 0.3 * float(history.losses[:5].mean())
 
 
+def test_the_loss_is_its_three_parts_over_the_whole_box(monkeypatch):
+    seen = []
+    monkeypatch.setattr(pinn, "fit", lambda model, loss, batch, **options: seen.append((loss, batch, options)))
+    pinn.train_pinn(
+        pinn.network(2, 1), lambda f, x: pinn.advection(f, x, 2.0), lambda s: 3.0 * s, end=3.0, length=2.0, steps=7
+    )
+    ((loss, batch, options),) = seen
+    assert options["steps"] == 7
+    inside, ends, begin = batch(0, 4)
+    assert (len(inside), len(ends), len(begin)) == (1000, 1000, 5000)
+    for drawn, top in ((inside, (3.0, 2.0)), (ends, (3.0,)), (begin, (2.0,))):
+        assert bool((drawn.min(0).values > 0).all())
+        assert torch.allclose(drawn.max(0).values, torch.tensor(top), rtol=0.01)
+    assert not torch.equal(batch(0, 5)[0], inside)
+
+    def field(z):
+        # u_t + 2 u_x = 1 + 4 x; u(t, 2) - u(t, 0) = 4; u(0, x) - 3 x = x² - 3 x.
+        t, x = z[..., 0:1], z[..., 1:2]
+        return t + x * x
+
+    x, s = inside[:, 1], begin[:, 0]
+    expected = (1 + 4 * x).square().mean() + 16 + (s * s - 3 * s).square().mean()
+    assert torch.allclose(loss(field, (inside, ends, begin)), expected)
+
+
 def test_frames_are_the_fields_at_all_times_and_places():
     times, x = torch.tensor([0.0, 0.5, 2.0], dtype=F64), torch.tensor([0.1, 0.7])
 

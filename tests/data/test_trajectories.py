@@ -57,8 +57,9 @@ def test_windows_by_enumeration():
     assert windows[-1]["start"] == 4
     with pytest.raises(IndexError, match="number must be below 6, got 6"):
         windows[6]
-    with pytest.raises(IndexError, match="numbers must be below 6"):
-        windows.gather(torch.tensor([0, 6]))
+    for wrong in ([0, 6], [-1, 0]):
+        with pytest.raises(IndexError, match="numbers must be below 6 and not negative"):
+            windows.gather(torch.tensor(wrong))
 
 
 def test_windows_may_skip_frames():

@@ -108,9 +108,12 @@ class Local(nn.Module):
 def test_a_local_map_is_not_changed_by_the_decomposition(chunk):
     torch.manual_seed(0)
     model, x = Local(), torch.randn(2, 1, 64, 64)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    seen = []
     # the map sees level 0 alone
     model.mix.weight.data[:, 1:] = 0
     cut = MultiGrid(model, 2, 2, chunk=chunk)(x)
+    assert (max(seen), sum(seen)) == (chunk or 32, 32)
     whole = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="circular")
     weight = model.mix.weight[:, :1]
     torch.testing.assert_close(cut, torch.tanh(nn.functional.conv2d(whole, weight, model.mix.bias)))

@@ -17,8 +17,6 @@ jax-cfd only our times are printed.
 import argparse
 import math
 import os
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -28,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from torch import Tensor
+from turns import Run, take_turns
 
 from pdebook.pde.grid import Grid
 from pdebook.pde.interpolation import linear, van_leer
@@ -44,7 +43,6 @@ except ImportError:
     cfd = None
 
 Step = Callable[[Tensor], Tensor]
-Run = Callable[[], Tensor]
 VISCOSITY, COURANT, GOAL = 1e-2, 0.2, 3.0
 SCHEMES = ("van Leer, implicit diffusion", "linear, implicit diffusion", "linear, explicit Euler")
 
@@ -102,19 +100,6 @@ def with_jax_cfd(n: int, scheme: str, dt: float, v: Tensor, steps: int) -> Run:
 
     first = jnp.asarray(moved(v, -1).numpy())
     return lambda: moved(torch.from_numpy(np.array(loop(first).block_until_ready())), 1)
-
-
-def take_turns(runs: dict[str, Run], steps: int, repeats: int) -> dict[str, tuple[float, Tensor]]:
-    """Median process time of a step, and the result."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    results = {}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            before = time.process_time()
-            results[name] = run()
-            if repeat:  # the first round warms up
-                seconds[name].append((time.process_time() - before) / steps)
-    return {name: (statistics.median(values), results[name]) for name, values in seconds.items()}
 
 
 def main() -> None:

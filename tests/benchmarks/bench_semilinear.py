@@ -11,9 +11,6 @@ results over the largest value. A peer that is not installed is left out.
 import argparse
 import math
 import os
-import statistics
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from torch import Tensor
+from turns import Run, take_turns
 
 from pdebook.pde.equation import Semilinear
 from pdebook.pde.equations import Burgers, KuramotoSivashinsky
@@ -41,7 +39,6 @@ try:
 except ImportError:
     NavierStokes2DSpectral = None
 
-Run = Callable[[], Tensor]
 GOALS = {
     ("exponax", "Burgers 1000 x 1024"): 2.0,
     ("exponax", "vorticity 1 x 256^2"): 1.0,
@@ -88,19 +85,6 @@ def with_torch_cfd(n: int, u: Tensor, dt: float, steps: int) -> Run:
     )
     start = torch.fft.rfft2(u[:, 0])
     return lambda: torch.fft.irfft2(equation(start, dt, steps=steps)[0])[:, None]
-
-
-def take_turns(runs: dict[str, Run], steps: int, repeats: int) -> dict[str, tuple[float, Tensor]]:
-    """Median process time of a step, and the result."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    results = {}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            before = time.process_time()
-            results[name] = run()
-            if repeat:  # the first round warms up
-                seconds[name].append((time.process_time() - before) / steps)
-    return {name: (statistics.median(values), results[name]) for name, values in seconds.items()}
 
 
 def table(case: str, measured: dict[str, tuple[float, Tensor]]) -> None:

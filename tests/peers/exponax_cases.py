@@ -126,8 +126,3 @@ def ours(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
 def thinned(u: Tensor) -> Tensor:
     """Every second point of each axis of a field (channel, *grid), as one row."""
     return u[(slice(None), *[slice(None, None, 2)] * (u.ndim - 1))].flatten()
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference over largest magnitude."""
-    return float((a.double() - b.double()).abs().max() / b.double().abs().max())

@@ -7,7 +7,8 @@ coefficients' means also where the symbol is complex, which changes the method.
 from typing import Any
 
 import torch
-from exponax_cases import CASES, Case, difference, ours, start, thinned
+from comparison import solved
+from exponax_cases import CASES, Case, ours, start, thinned
 from torch import Tensor
 
 
@@ -28,10 +29,4 @@ def theirs(case: Case) -> Tensor:
 
 def references() -> dict[str, Any]:
     """Run the peer, print how far ours is from it, and return what is to be stored."""
-    results = {}
-    for name, case in CASES.items():
-        result = theirs(case)
-        single, double = (difference(ours(case, dtype), result) for dtype in (torch.float32, torch.float64))
-        print(f"{single:9.1e} {double:9.1e}  {name}")
-        results[name] = result.tolist()
-    return {"cases": results}
+    return solved(CASES, ours, theirs)

@@ -55,8 +55,3 @@ def ours(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
         else:
             v = mac.step(v, case.dt, case.viscosity, carried=van_leer if case.carried == "van_leer" else linear)
     return v.flatten()
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference over largest magnitude."""
-    return float((a.double() - b.double()).abs().max() / b.double().abs().max())

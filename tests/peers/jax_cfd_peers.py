@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from jax_cfd_cases import CASES, Case, difference, ours, start
+from comparison import solved
+from jax_cfd_cases import CASES, Case, ours, start
 from torch import Tensor
 
 
@@ -35,10 +36,4 @@ def theirs(case: Case) -> Tensor:
 
 def references() -> dict[str, Any]:
     """Run the peer, print how far ours is from it, and return what is to be stored."""
-    results = {}
-    for name, case in CASES.items():
-        result = theirs(case)
-        single, double = (difference(ours(case, dtype), result) for dtype in (torch.float32, torch.float64))
-        print(f"{single:9.1e} {double:9.1e}  {name}")
-        results[name] = result.tolist()
-    return {"cases": results}
+    return solved(CASES, ours, theirs)

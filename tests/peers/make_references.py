@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from comparison import REFERENCES
 from diffusion_cases import ADAPTIVE, CASES, ours, ours_adaptive
 from diffusion_peers import official, official_values, run_diffusers, run_official, run_official_adaptive
 from torch import Tensor
 
-REFERENCES = Path(__file__).parent / "references"
 OFFICIAL = {
     "dpm-solver": ("https://github.com/LuChengTHU/dpm-solver", "dpm-solver", "dpm_solver_pytorch.py"),
     "unipc": ("https://github.com/wl-zhao/UniPC", "UniPC", "uni_pc.py"),

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import torch
+from comparison import difference
 from neuraloperator_cases import LOSSES, MODELS, arguments, inputs, ours, set_weights, weights
 from neuraloperator_cases import loss as our_loss
 from torch import Tensor, nn
@@ -42,11 +43,6 @@ def their_loss(name: str) -> Tensor:
     kind, dims = name.split()[0], int(name[-2])
     prediction, target = inputs(dims, 3, seed=3), inputs(dims, 3, seed=4)
     return H1Loss(d=dims)(prediction, target) if kind == "h1" else LpLoss(d=dims, p=int(kind[1]))(prediction, target)
-
-
-def difference(value: Tensor, reference: Tensor) -> float:
-    """Largest difference over largest magnitude."""
-    return float((value.double() - reference.double()).abs().max() / reference.double().abs().max())
 
 
 def digits(value: Tensor) -> Any:

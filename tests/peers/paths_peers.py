@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from comparison import difference
 from torch import Tensor
 
 from pdebook.diffeq.paths import CubicPath, HermitePath, LinearPath, PiecewisePath, RectilinearPath
@@ -91,11 +92,6 @@ def theirs(case: str) -> dict[str, Tensor]:
         path = torchcde.CubicSpline(make(data, times), times)
     values, slopes = (torch.stack([call(u) for u in t], 1) for call in (path.evaluate, path.derivative))
     return {"value": values, "derivative": slopes}
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference over largest magnitude."""
-    return float((a.double() - b.double()).abs().max() / b.double().abs().max())
 
 
 def references() -> dict[str, Any]:

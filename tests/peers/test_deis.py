@@ -1,12 +1,7 @@
 """DEIS against its official code and against diffusers: stored results of theirs, and live where diffusers is installed."""
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
-import torch
+from comparison import difference, stored
 from deis_cases import DIFFUSERS, OFFICIAL, ours_diffusers, ours_official
 
 # Rounding of float32 states, and of their coefficients: differences of products of logarithms, formed in float32.
@@ -15,17 +10,6 @@ SINGLE = 5e-5
 DOUBLE = 1e-12
 # Coefficients of the official code are sums of 10,000 points from the left ends: off by one part in a few thousand at most.
 RIEMANN = 5e-4
-
-
-@cache
-def stored(name: str) -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / f"{name}.json").read_text())
-
-
-def difference(value: torch.Tensor, reference: Any) -> float:
-    reference = torch.as_tensor(reference, dtype=torch.float64)
-    assert value.shape == reference.shape
-    return float((value.double() - reference).abs().max() / reference.abs().max())
 
 
 def test_every_case_is_stored_and_its_origin_known() -> None:

@@ -1,22 +1,13 @@
 """Solvers against torchdiffeq, torchode, torchsde and diffrax: stored results of theirs, and live where they are installed."""
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from comparison import stored
 from diffeq_cases import CASES, Case, ours
 from diffeq_peers import THEIRS, difference
 
 ALL = [(peer, case) for peer, cases in CASES.items() for case in cases]
 NAMES = [f"{peer}: {case.name}" for peer, case in ALL]
-
-
-@cache
-def stored(peer: str) -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / f"{peer}.json").read_text())
 
 
 @pytest.mark.parametrize("peer", CASES)

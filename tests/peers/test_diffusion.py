@@ -4,13 +4,11 @@ Both sides see the same model, noise levels, start and noise. What remains is ro
 diffusers, float64 for the official code.
 """
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from comparison import difference, stored
 from diffusion_cases import ADAPTIVE, CASES, Case, ours, ours_adaptive, schedule
 from diffusion_peers import run_diffusers
 
@@ -21,17 +19,6 @@ SINGLE = 1e-6
 # Rounding in float64; third-order noise prediction on a quadratic grid has weights of hundreds that cancel.
 DOUBLE = 1e-11
 OFFICIAL = [case for peer in ("dpm-solver", "unipc") for case in CASES[peer].values()]
-
-
-@cache
-def stored(peer: str) -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / f"{peer}.json").read_text())
-
-
-def difference(value: torch.Tensor, reference: Any) -> float:
-    reference = torch.as_tensor(reference, dtype=torch.float64)
-    assert value.shape == reference.shape
-    return float((value.double() - reference).abs().max() / reference.abs().max())
 
 
 @pytest.mark.parametrize("peer", CASES)

@@ -1,13 +1,11 @@
 """DPM-Solver-v3 against the official code, on the same statistics and inputs: stored results of theirs, and live from a clone."""
 
-import json
 import os
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from comparison import difference, stored
 from dpm_solver_v3_cases import CASES, END, Case, arrays, ours, write
 
 from pdebook.diffusion.dpm_solver_v3 import Statistics
@@ -15,11 +13,6 @@ from pdebook.diffusion.schedules import VPLinear
 
 # Rounding in float64; the widest of the cases differs by 1e-14 of the largest value.
 DOUBLE = 1e-12
-
-
-@cache
-def stored() -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / "dpm_solver_v3.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +23,11 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> Statistics:
     return Statistics.load_npz(folder, VPLinear(), end=END)
 
 
-def difference(value: torch.Tensor, reference: Any) -> float:
-    reference = torch.as_tensor(reference, dtype=torch.float64)
-    assert value.shape == reference.shape
-    return float((value.double() - reference).abs().max() / reference.abs().max())
-
-
 def test_every_case_is_stored_and_its_origin_known() -> None:
-    assert set(stored()["cases"]) == set(CASES)
-    assert {"repository", "commit", "file", "torch", "python", "date", "command"} <= set(stored()["card"])
+    assert set(stored("dpm_solver_v3")["cases"]) == set(CASES)
+    assert {"repository", "commit", "file", "torch", "python", "date", "command"} <= set(
+        stored("dpm_solver_v3")["card"]
+    )
 
 
 def test_the_arrays_are_read_as_they_are(statistics: Statistics) -> None:
@@ -48,7 +37,7 @@ def test_the_arrays_are_read_as_they_are(statistics: Statistics) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
 def test_official(case: Case, statistics: Statistics) -> None:
-    assert difference(ours(case, statistics), stored()["cases"][case.name]["result"]) < DOUBLE
+    assert difference(ours(case, statistics), stored("dpm_solver_v3")["cases"][case.name]["result"]) < DOUBLE
 
 
 @pytest.mark.peer

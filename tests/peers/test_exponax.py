@@ -1,13 +1,9 @@
 """Spectral steppers against exponax: stored results of its, and live where it is installed."""
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from exponax_cases import CASES, difference, ours
+from comparison import difference, stored
+from exponax_cases import CASES, ours
 from exponax_peers import theirs
 
 # The same method on the same modes: rounding; Gray-Scott's linear part is split differently there.
@@ -15,19 +11,14 @@ DOUBLE = dict.fromkeys(CASES, 1e-11) | {"gray-scott": 1e-7}
 SINGLE = 1e-5
 
 
-@cache
-def stored() -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / "exponax.json").read_text())
-
-
 def test_every_case_is_stored_and_its_origin_known() -> None:
-    assert set(stored()["cases"]) == set(CASES)
-    assert {"package", "version", "torch", "command", "date"} <= set(stored()["card"])
+    assert set(stored("exponax")["cases"]) == set(CASES)
+    assert {"package", "version", "torch", "command", "date"} <= set(stored("exponax")["card"])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_stored_results(name: str) -> None:
-    reference = torch.tensor(stored()["cases"][name], dtype=torch.float64)
+    reference = torch.tensor(stored("exponax")["cases"][name], dtype=torch.float64)
     for dtype, bound in ((torch.float64, DOUBLE[name]), (torch.float32, SINGLE)):
         result = ours(CASES[name], dtype)
         assert result.shape == reference.shape

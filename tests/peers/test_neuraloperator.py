@@ -3,15 +3,13 @@
 Theirs fixes complex numbers to single precision, so the results are float32; ours are compared in float32 and in float64.
 """
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from comparison import difference, stored
 from neuraloperator_cases import LOSSES, MODELS, loss, network, ours, weights
-from neuraloperator_peers import difference, their_loss, theirs
+from neuraloperator_peers import their_loss, theirs
 
 from pdebook.nn.neuraloperator import take_neuraloperator
 
@@ -21,20 +19,15 @@ SINGLE = 1e-5
 LOSS = 1e-7
 
 
-@cache
-def stored() -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / "neuraloperator.json").read_text())
-
-
 def test_every_case_is_stored_and_its_origin_known() -> None:
-    assert set(stored()["cases"]) == set(MODELS)
-    assert set(stored()["losses"]) == set(LOSSES)
-    assert {"package", "version", "torch", "command", "date"} <= set(stored()["card"])
+    assert set(stored("neuraloperator")["cases"]) == set(MODELS)
+    assert set(stored("neuraloperator")["losses"]) == set(LOSSES)
+    assert {"package", "version", "torch", "command", "date"} <= set(stored("neuraloperator")["card"])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_stored_results(name: str) -> None:
-    reference = stored()["cases"][name]
+    reference = stored("neuraloperator")["cases"][name]
     for dtype in (torch.float32, torch.float64):
         found = ours(name, reference["shapes"], reference["complex"], dtype)
         for part, value in found.items():
@@ -45,11 +38,11 @@ def test_stored_results(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_stored_losses(name: str) -> None:
-    assert float(loss(name)) == pytest.approx(stored()["losses"][name], rel=LOSS)
+    assert float(loss(name)) == pytest.approx(stored("neuraloperator")["losses"][name], rel=LOSS)
 
 
 def state(name: str) -> dict[str, Any]:
-    reference = stored()["cases"][name]
+    reference = stored("neuraloperator")["cases"][name]
     return weights(reference["shapes"], reference["complex"])
 
 

@@ -1,29 +1,13 @@
 """PNDM against its official code and against diffusers: stored results of theirs, and live where diffusers is installed."""
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
-import torch
+from comparison import difference, stored
 from pndm_cases import DIFFUSERS, official_names, ours_diffusers, ours_official
 
 # Rounding of float32 states; noise predictions are combined with weights of up to 2.5.
 SINGLE = 2e-6
 # Rounding of float64. FON's slopes are differences over one of a thousand levels on their side: three digits less.
 DOUBLE = {"DDIM": 1e-13, "S-PNDM": 1e-13, "F-PNDM": 1e-13, "FON": 1e-11}
-
-
-@cache
-def stored(name: str) -> dict[str, Any]:
-    return json.loads((Path(__file__).parent / "references" / f"{name}.json").read_text())
-
-
-def difference(value: torch.Tensor, reference: Any) -> float:
-    reference = torch.as_tensor(reference, dtype=torch.float64)
-    assert value.shape == reference.shape
-    return float((value.double() - reference).abs().max() / reference.abs().max())
 
 
 def test_every_case_is_stored_and_its_origin_known() -> None:

@@ -1,37 +1,25 @@
 """USF against the official code: stored results of theirs, in float64, among them released schedules."""
 
-import json
 import os
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from comparison import difference, stored
 from unified_sampling_cases import RELEASED, decisions, ours, read
 
 from pdebook.diffusion.unified_sampling import from_official
 
 
-@cache
-def stored() -> dict[str, Any]:
-    return dict(json.loads((Path(__file__).parent / "references" / "unified_sampling.json").read_text()))
-
-
-def difference(value: torch.Tensor, reference: Any) -> float:
-    expected = torch.as_tensor(reference, dtype=torch.float64)
-    return float((value - expected).abs().max() / expected.abs().max())
-
-
 def test_every_case_is_stored_and_its_origin_known() -> None:
-    assert set(stored()["cases"]) == {*decisions(), *RELEASED}
-    assert {"repository", "commit", "file", "torch", "date", "command"} <= set(stored()["card"])
+    assert set(stored("unified_sampling")["cases"]) == {*decisions(), *RELEASED}
+    assert {"repository", "commit", "file", "torch", "date", "command"} <= set(stored("unified_sampling")["card"])
 
 
 @pytest.mark.parametrize("name", decisions())
 def test_official(name: str) -> None:
     # Rounding in float64: their φ by recursion, their σ² by subtraction (1e-4 at the last time).
-    assert difference(ours(read(decisions()[name])), stored()["cases"][name]["result"]) < 1e-11
+    assert difference(ours(read(decisions()[name])), stored("unified_sampling")["cases"][name]["result"]) < 1e-11
 
 
 @pytest.mark.peer
@@ -43,7 +31,7 @@ def test_released_schedules(name: str) -> None:
     schedule = from_official(Path(os.environ["USF_REPOSITORY"]) / RELEASED[name], drop_skips=True)
     assert schedule.evaluations == int(name.split("nfe")[1])
     # σ² is 1e-7 at their last times, of which their subtraction loses nine digits.
-    assert difference(ours(schedule), stored()["cases"][name]["result"]) < 1e-9
+    assert difference(ours(schedule), stored("unified_sampling")["cases"][name]["result"]) < 1e-9
 
 
 @pytest.mark.peer
@@ -56,6 +44,6 @@ def test_official_live() -> None:
     live = official(Path(os.environ["USF_REPOSITORY"]))["cases"]
     off = {
         name: difference(torch.tensor(live[name]["result"], dtype=torch.float64), case["result"])
-        for name, case in stored()["cases"].items()
+        for name, case in stored("unified_sampling")["cases"].items()
     }
     assert {name: value for name, value in off.items() if not value < 1e-11} == {}

@@ -66,10 +66,10 @@ def _problem(name: str) -> Problem:
     return PROBLEMS[name]
 
 
-def start(sample: int) -> Callable[[Tensor], Tensor]:
-    """u_0 of a start's number as ``pinn.train_pinn`` takes it: from x (points, 1) to (points, 1), at any place."""
-    sums = starts.SineSums.draw(_SEED, torch.tensor([sample]), Grid(_CELLS), period="exact")
-    return lambda x: sums(x.T.cpu()).T.to(x)
+def start(sample: int, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """u_0 of a start's number as ``pinn.train_pinn`` takes it: from x (points, 1) to (points, 1), at any place on the device."""
+    sums = starts.SineSums.draw(_SEED, torch.tensor([sample]), Grid(_CELLS), period="exact", device=device)
+    return lambda x: sums(x.T).T.to(x)
 
 
 def task(name: str, device: torch.device | str = "cpu") -> Forward:
